@@ -1,0 +1,210 @@
+"""An algorithm put together from parts: the shape of nearly every method.
+
+surgery, groups | schedule → sampler → loss or objective, reweighting → estimator → transforms →
+wrapped optimizer → average
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from runner.algorithm import Algorithm
+from runner.batch import Batch, Info
+from runner.build import build_part
+from runner.task import Task
+
+Spec = Mapping[str, Any] | Callable[..., Any] | None
+SEVERAL = ("transform", "wrapper")
+KINDS = (
+    "surgery", "groups", "optimizer", "wrapper", "schedule", "sampler", "loss", "objective",
+    "reweighting", "estimator", "transform", "average",
+)  # fmt: skip
+
+
+class Composed(Algorithm):
+    """Parts in the fixed order of the design; an absent part costs nothing.
+
+    Each argument is a config with a ``_target_``, a factory, or None. ``optimizer`` is called with
+    parameter groups, each ``wrapper`` with the optimizer, the others with no arguments.
+    ``transform`` and ``wrapper`` also take a mapping of name -> config, applied in order.
+    """
+
+    def __init__(
+        self,
+        optimizer: Spec,
+        schedule: Spec = None,
+        loss: Spec = None,
+        objective: Spec = None,
+        reweighting: Spec = None,
+        sampler: Spec = None,
+        estimator: Spec = None,
+        transform: Spec = None,
+        wrapper: Spec = None,
+        groups: Spec = None,
+        average: Spec = None,
+        surgery: Spec = None,
+    ) -> None:
+        given = {name: spec for name, spec in locals().items() if name in KINDS and spec is not None}
+        self._optimizer_spec = given.pop("optimizer")
+        self._wrapper_specs = _several(given.pop("wrapper", None))
+        transforms = _several(given.pop("transform", None))
+        self.transforms = {name: build_part(f"transform.{name}", spec) for name, spec in transforms.items()}
+        self.single = {kind: build_part(kind, spec) for kind, spec in given.items()}
+        self.optimizer: Any = None
+        self.predict = getattr(self.single.get("loss"), "predict", None)
+        parts = list(self.single.values()) + list(self.transforms.values())
+        self.uses_metrics = any(getattr(part, "uses_metrics", False) for part in parts)
+        self.open_division = "surgery" in self.single and not getattr(
+            self.single["surgery"], "function_preserving", False
+        )
+
+    # -- set-up ------------------------------------------------------------------------------------
+
+    def compatible(self, info: Info) -> str | None:
+        """The first part's reason why not; parts that exclude each other are named too."""
+        clash = self._clash()
+        reasons = (
+            f"{kind}: {reason}"
+            for kind, part in self._named_parts()
+            if hasattr(part, "compatible") and (reason := part.compatible(info)) is not None
+        )
+        return clash or next(reasons, None)
+
+    def setup(self, task: Task) -> None:
+        """Build the optimizer on the (operated) model and let every part set itself up."""
+        if "surgery" in self.single:
+            task.operate(self.single["surgery"])
+        task.loss = self.single.get("loss")
+        task.objective = self.single.get("objective")
+        task.reweighting = self.single.get("reweighting")
+        groups = self.single["groups"](task) if "groups" in self.single else [{"params": task.params}]
+        self.optimizer = build_part("optimizer", self._optimizer_spec, groups)
+        for name, spec in self._wrapper_specs.items():
+            self.optimizer = build_part(f"wrapper.{name}", spec, self.optimizer)
+        for _, part in self._named_parts():
+            if hasattr(part, "setup"):
+                part.setup(task)
+        self._bind(task)
+
+    def _bind(self, task: Task) -> None:
+        # Everything a step calls, looked up once.
+        single = self.single
+        self.syncs_every = _least_positive(getattr(p, "syncs_every", 0) for _, p in self._named_parts())
+        self._params = task.params
+        self._groups = self.optimizer.param_groups
+        for group in self._groups:
+            group.setdefault("initial_lr", group["lr"])
+        self._schedule: Callable[[float], float] | None = single.get("schedule")
+        self._sampler: Callable[[Task], Batch] = single.get("sampler", _uniform)
+        self._estimator: Callable[[Task, Batch], Tensor] = single.get("estimator", _backprop)
+        self._transforms = list(self.transforms.values())
+        self._needs_loss = getattr(self.optimizer, "needs_loss", False)
+        self._average = single.get("average")
+        self._after = [p.after_step for _, p in self._named_parts() if hasattr(p, "after_step")]
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def step(self, task: Task) -> Tensor:
+        """One update; returns the training loss, detached."""
+        if self._schedule is not None:
+            scale = self._schedule(task.progress)
+            for group in self._groups:
+                group["lr"] = group["initial_lr"] * scale
+        for p in self._params:
+            p.grad = None
+        loss = self._estimator(task, self._sampler(task))
+        if self._transforms:
+            params = [p for p in self._params if p.grad is not None]
+            grads = [p.grad for p in params]
+            for transform in self._transforms:
+                transform(params, grads)
+        if self._needs_loss:
+            self.optimizer.step(loss=loss)
+        else:
+            self.optimizer.step()
+        if self._average is not None:
+            self._average.update(task)
+        for after_step in self._after:
+            after_step(task)
+        return loss
+
+    def enter_eval(self, task: Task) -> None:
+        """Let parts that evaluate other weights (averages, schedule-free optimizers) put them in place."""
+        for _, part in self._named_parts():
+            if hasattr(part, "swap_in"):
+                part.swap_in(task)
+
+    def exit_eval(self, task: Task) -> None:
+        """Undo :meth:`enter_eval`, last part first."""
+        for _, part in reversed(list(self._named_parts())):
+            if hasattr(part, "swap_out"):
+                part.swap_out(task)
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Hand validation metrics to the parts that declare ``uses_metrics``."""
+        for _, part in self._named_parts():
+            if getattr(part, "uses_metrics", False):
+                part.observe(metrics)
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, float]:
+        """The learning rate of the first group, and what the parts report."""
+        scalars = {"lr": float(self._groups[0]["lr"])}
+        for kind, part in self._named_parts():
+            if hasattr(part, "report"):
+                scalars |= {f"{kind}/{key}": value for key, value in part.report().items()}
+        return scalars
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of every part that has any."""
+        return {kind: p.state_dict() for kind, p in self._named_parts() if hasattr(p, "state_dict")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        for kind, part in self._named_parts():
+            if kind in state:
+                part.load_state_dict(state[kind])
+        self._groups = self.optimizer.param_groups
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _named_parts(self) -> Iterator[tuple[str, Any]]:
+        yield from self.single.items()
+        yield from ((f"transform.{name}", part) for name, part in self.transforms.items())
+        if self.optimizer is not None:
+            yield "optimizer", self.optimizer
+
+    def _clash(self) -> str | None:
+        if "loss" in self.single and "objective" in self.single:
+            return "a loss and an objective exclude each other: an objective owns its loss"
+        objective = self.single.get("objective")
+        if objective is not None and getattr(objective, "batch_level", False):
+            if "reweighting" in self.single:
+                return "a batch-level objective has no per-example losses to reweight"
+            if getattr(self.single.get("estimator"), "per_example", False):
+                return "a batch-level objective has no per-example gradients"
+        return None
+
+
+def _several(spec: Spec) -> dict[str, Any]:
+    if spec is None:
+        return {}
+    if isinstance(spec, Mapping) and "_target_" not in spec:
+        return dict(spec)
+    return {"0": spec}
+
+
+def _least_positive(values: Iterator[int]) -> int:
+    return min((v for v in values if v > 0), default=0)
+
+
+def _uniform(task: Task) -> Batch:
+    return task.data.next()
+
+
+def _backprop(task: Task, batch: Batch) -> Tensor:
+    return task.backward(batch)

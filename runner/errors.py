@@ -1,0 +1,24 @@
+"""Errors that are the user's to mend: printed as one line, exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The message says what was wrong, what was found, and what to do."""
+
+
+class Diverged(Exception):  # noqa: N818 - an outcome, not a fault
+    """Raised by a part that can tell that training has diverged; the cell ends as ``diverged``."""
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """``"; nearest: a, b"`` for the known names closest to ``name``, or a list of all when there are few."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    shown = ", ".join(known[:12])
+    return f"known: {shown}{', …' if len(known) > 12 else ''}"

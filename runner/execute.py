@@ -1,0 +1,276 @@
+"""Run one cell from its folder: the entry that every launcher uses.
+
+The folder's ``config.yaml`` is all that is read: editing ``conf/`` never changes a queued cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner import checkpoint, machine
+from runner.algorithm import Algorithm
+from runner.build import build_part
+from runner.clock import Clock
+from runner.errors import UserError
+from runner.logs import Logger, open_logger
+from runner.loop import Alarm, Evaluate, Loop, Plan
+from runner.records import CellFolder, one_line
+from runner.seeding import cell_seed
+from runner.task import Task
+from runner.warmup import warm_up
+
+Notify = Callable[[dict[str, Any]], None]
+
+
+def run_cell(path: Path, notify: Notify = lambda _event: None) -> dict[str, Any]:
+    """Train the cell in ``path`` to its end, or to a signal; everything it produces lands in the folder.
+
+    Args:
+        path: the cell's folder, with its ``config.yaml``.
+        notify: gets progress events: ``{"event": "row" | "heartbeat", ...}``.
+
+    Returns:
+        The status record that was written. Failures are recorded, not raised.
+    """
+    folder = CellFolder(path)
+    try:
+        cell = CellRun(folder, folder.config(), notify)
+        with cell.signals():
+            cell.run()
+    except KeyboardInterrupt:
+        folder.set_status("preempted", error="interrupted")
+    except UserError as error:
+        folder.fail(str(error), traceback.format_exc(), user_error=True)
+    except torch.OutOfMemoryError as error:
+        folder.fail(str(error), traceback.format_exc(), status="oom")
+    except MemoryError:
+        folder.fail("out of memory", traceback.format_exc(), status="oom")
+    except (Exception, SystemExit) as error:
+        folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+    return folder.status()
+
+
+class CellRun:
+    """One cell on its way: what the loop needs, built from the config, and where it reports to."""
+
+    def __init__(self, folder: CellFolder, config: dict[str, Any], notify: Notify) -> None:
+        self.folder, self.config, self.notify = folder, config, notify
+        self.device = torch.device(config["device"])
+        self.seed = cell_seed(config["workload"]["name"], config["study"], config["trial"])
+        self.alarm = Alarm()
+        self.logger: Logger = open_logger(None)
+
+    def run(self) -> None:
+        """Build, warm up, resume if there is a checkpoint, train, record."""
+        config, folder = self.config, self.folder
+        machine.configure(config["threads"], config["workload"].get("deterministic", False))
+        folder.error_file.unlink(missing_ok=True)
+        folder.set_status("running", **self._where())
+        clock = Clock(machine.synchronizer(self.device))
+        workload = build_part("workload", config["workload"], prefix="")
+        workload.prepare(Path(config["data_dir"]))
+        compile_seconds = self._warm_up(workload)
+
+        torch.manual_seed(self.seed)
+        task, evaluate = workload.build(self.seed, self.device)
+        algorithm = self._algorithm(task)
+        folder.update_manifest(machine.facts(self.device, workload))
+        self.logger = open_logger(config.get("log"))
+        clock.switch("setup")
+        task.model.train()
+        algorithm.setup(task)
+        clock.switch("log")
+        self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every)
+        resumed = self._resume()
+        self.logger.start(config, folder.manifest(), resumed)
+        usage = machine.Usage()
+        ended = self.loop.run()
+        self._finish(ended, compile_seconds, usage)
+
+    def _algorithm(self, task: Task) -> Algorithm:
+        algorithm: Algorithm = build_part("algorithm", self.config["algorithm"], prefix="")
+        reason = algorithm.compatible(task.info)
+        if reason is not None:
+            raise UserError(
+                f"algorithm {self.config['label']} cannot train workload {self.config['workload_label']}: {reason}"
+            )
+        return algorithm
+
+    def _warm_up(self, workload: Any) -> float:
+        steps = self.config.get("warmup_steps", 3)
+        if not steps:
+            return 0.0
+        torch.manual_seed(self.seed)
+        task, _ = workload.build(self.seed, self.device)
+        return warm_up(task, self._algorithm(task), steps)
+
+    def _loop(
+        self, task: Task, algorithm: Algorithm, evaluate: Evaluate, clock: Clock, eval_every: int
+    ) -> Loop:
+        config = self.config
+        plan = Plan(eval_every, config["stop_at_target"], config["max_seconds"], config["checkpoint_every"])
+        return Loop(task, algorithm, evaluate, plan, clock, self, self.alarm)
+
+    # -- what the loop tells -----------------------------------------------------------------------
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Record an evaluation, and tell the logger and the launcher."""
+        self.folder.append_eval(row)
+        self.logger.row(row)
+        info = self.loop.task.info
+        metric = f"validation/{info.metric}"
+        self.notify({"event": "row", "drawn": row["drawn"], "budget": info.budget_samples,
+                     "steps": row["steps"], "metric": info.metric, "value": row[metric],
+                     "target": info.target})  # fmt: skip
+
+    def heartbeat(self, steps: int, drawn: int) -> None:
+        """Tell the launcher that training goes on."""
+        self.notify({"event": "heartbeat", "steps": steps, "drawn": drawn,
+                     "budget": self.loop.task.info.budget_samples})  # fmt: skip
+
+    def checkpoint(self) -> None:
+        """Write the checkpoint, then say so in the status."""
+        loop = self.loop
+        state = {
+            "id": self.config["id"],
+            "source": self.folder.manifest().get("source"),
+            "progress": {
+                "boundary": loop.progress.boundary,
+                "losses": torch.stack(loop.progress.losses) if loop.progress.losses else None,
+                "rows": loop.progress.rows,
+                "hit": loop.progress.hit,
+            },
+            "task": loop.task.state_dict(),
+            "algorithm": loop.algorithm.state_dict(),
+            "cost": loop.task.cost.state_dict(),
+            "clock": loop.clock.state_dict(),
+            "rng": checkpoint.global_rng(self.device),
+        }
+        checkpoint.save(self.folder.checkpoint_file, state)
+        cost = loop.task.cost
+        self.folder.set_status("running", **self._where(), steps=cost.steps, drawn=cost.drawn,
+                               budget=loop.task.info.budget_samples)  # fmt: skip
+
+    def _resume(self) -> bool:
+        """Take up a checkpoint of this very cell and source; otherwise start from nothing."""
+        loop, folder = self.loop, self.folder
+        state = checkpoint.load(folder.checkpoint_file, self.device)
+        fits = (
+            state is not None
+            and state["id"] == self.config["id"]
+            and state["source"] == folder.manifest().get("source")
+            and len(folder.evals()) >= state["progress"]["rows"]
+        )
+        if not fits or state is None:
+            folder.checkpoint_file.unlink(missing_ok=True)
+            folder.evals_file.unlink(missing_ok=True)
+            return False
+        kept = state["progress"]
+        folder.keep_evals(kept["rows"])
+        loop.progress.boundary, loop.progress.rows, loop.progress.hit = (
+            kept["boundary"], kept["rows"], kept["hit"],
+        )  # fmt: skip
+        loop.progress.losses = [] if kept["losses"] is None else list(kept["losses"].unbind())
+        loop.task.load_state_dict(state["task"])
+        loop.algorithm.load_state_dict(state["algorithm"])
+        loop.task.cost.load_state_dict(state["cost"])
+        loop.clock.load_state_dict(state["clock"])
+        checkpoint.set_global_rng(state["rng"], self.device)
+        folder.update_manifest({"resumes": folder.manifest().get("resumes", 0) + 1})
+        return True
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _finish(self, ended: str, compile_seconds: float, usage: machine.Usage) -> None:
+        loop, folder = self.loop, self.folder
+        cost = loop.task.cost
+        where = {**self._where(), "steps": cost.steps, "drawn": cost.drawn,
+                 "budget": loop.task.info.budget_samples}  # fmt: skip
+        if ended == "preempted":
+            folder.set_status("preempted", **where)
+            self.logger.finish({"status": "preempted"})
+            return
+        loop.clock.switch("log")
+        summary = summarise(loop, ended, compile_seconds) | usage.facts(self.config["threads"])
+        status = "diverged" if ended == "diverged" else "done"
+        self.logger.finish({"status": status, **summary})
+        folder.set_status(status, **where, summary=summary)
+        if not self.config.get("keep_checkpoint", False):
+            folder.checkpoint_file.unlink(missing_ok=True)
+
+    def _where(self) -> dict[str, Any]:
+        return {"host": machine.host(), "pid": os.getpid(), "job": machine.job_id()}
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """SIGINT, SIGTERM and SIGUSR1 ask for a checkpoint and a stop; a second SIGINT stops at once."""
+
+        def ring(number: int, _frame: object) -> None:
+            if self.alarm.preempted and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.alarm.ring()
+
+        names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        before = {}
+        with contextlib.suppress(ValueError):  # not the main thread: nobody signals this one
+            before = {name: signal.signal(name, ring) for name in names}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+
+def summarise(loop: Loop, ended: str, compile_seconds: float) -> dict[str, Any]:
+    """The row of a finished cell: when it hit, how good it became, what it cost.
+
+    A miss has no hit columns; tables read them as infinite.
+    """
+    info, cost, clock, hit = loop.task.info, loop.task.cost, loop.clock, loop.progress.hit
+    summary: dict[str, Any] = {
+        "ended": ended,
+        "hit": hit is not None,
+        "metric": info.metric,
+        "target": info.target,
+        "minimize": info.minimize,
+        "open_division": loop.algorithm.open_division,
+        "evals": loop.progress.rows,
+        "steps": cost.steps,
+        "drawn": cost.drawn,
+        "samples": cost.samples,
+        "seconds": clock.charged,
+        "wall_seconds": clock.wall,
+        "compile_seconds": compile_seconds,
+        **{f"cost/{k}": v for k, v in cost.state_dict().items() if k not in ("drawn", "steps")},
+        **{f"clock/{account}": seconds for account, seconds in clock.accounts.items()},
+    }
+    if hit is not None:
+        summary |= {
+            f"{unit}_to_target": hit[unit] for unit in ("samples", "seconds", "steps", "drawn")
+        } | {f"test/{info.metric}_at_target": hit.get(f"test/{info.metric}")}
+    return summary
+
+
+def main() -> int:
+    """``python -m runner.execute FOLDER``: run one cell here and now; for a batch script or a debugger."""
+    if len(sys.argv) != 2:
+        print("usage: python -m runner.execute FOLDER", file=sys.stderr)
+        return 2
+    started = time.perf_counter()
+    status = run_cell(Path(sys.argv[1]))
+    print(one_line(f"{status['status']} after {time.perf_counter() - started:.1f} s {status.get('error', '')}"))
+    return 0 if status["status"] in ("done", "diverged") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

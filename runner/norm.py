@@ -1,0 +1,45 @@
+"""Batch-norm statistics: finding them, and estimating them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The modules that keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+@contextmanager
+def cumulative_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Start the statistics afresh and let every batch inside weigh the same."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+@contextmanager
+def frozen_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Normalise by batch statistics inside, but leave the running ones as they are (SAM's second pass)."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    counts = [norm.num_batches_tracked.clone() for norm in norms if norm.num_batches_tracked is not None]
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        tracked = [n.num_batches_tracked for n in norms if n.num_batches_tracked is not None]
+        for counter, count in zip(tracked, counts, strict=True):
+            counter.copy_(count)

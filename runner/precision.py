@@ -1,0 +1,39 @@
+"""Precision and compilation of a model: the workload's choice, the same for every algorithm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def specialise(model: nn.Module, precision: str = "fp32", compile: bool = False) -> nn.Module:
+    """Give ``model`` a forward pass under bf16 autocast and/or ``torch.compile``.
+
+    The class is subclassed rather than the instance patched: a deep copy, a functional call and a
+    direct call of the model then all run in the workload's precision.
+
+    Raises:
+        ValueError: for a precision other than ``"fp32"`` or ``"bf16"``.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
+    cls = type(model)
+    if precision == "bf16":
+        cls = _subclass(cls, _autocast_forward(cls))
+    if compile:
+        cls = _subclass(cls, torch.compile(cls.forward))
+    model.__class__ = cls
+    return model
+
+
+def _subclass(cls: type[nn.Module], forward: object) -> type[nn.Module]:
+    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
+
+
+def _autocast_forward(cls: type[nn.Module]) -> object:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            outputs = cls.forward(self, x)
+        return outputs.float()
+
+    return forward

@@ -1,0 +1,99 @@
+"""The folder of one cell: what is in it, and how it is read and written.
+
+``config.yaml`` the resolved config · ``manifest.json`` how the numbers were made · ``evals.jsonl`` a
+line an evaluation · ``status.json`` where the cell stands · ``checkpoint.pt`` while it runs ·
+``error.txt`` the traceback of a failure · ``log.txt`` what the cell printed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from runner.files import append_line, read_json, read_lines, write_json, write_text
+
+STATUSES = ("pending", "running", "done", "diverged", "failed", "oom", "timeout", "preempted")
+FINISHED = ("done", "diverged")
+
+
+class CellFolder:
+    """Reads and writes one cell's files. One writer; any number of readers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.manifest_file = path / "manifest.json"
+        self.evals_file = path / "evals.jsonl"
+        self.status_file = path / "status.json"
+        self.checkpoint_file = path / "checkpoint.pt"
+        self.error_file = path / "error.txt"
+        self.log_file = path / "log.txt"
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """The resolved config that the cell was submitted with."""
+        import yaml
+
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return yaml.load(self.config_file.read_text(), Loader=loader)
+
+    def manifest(self) -> dict[str, Any]:
+        """How the numbers were made; empty when not written yet."""
+        return read_json(self.manifest_file) or {}
+
+    def status(self) -> dict[str, Any]:
+        """Status record; ``{"status": "pending"}`` when there is none or it is damaged."""
+        return read_json(self.status_file) or {"status": "pending"}
+
+    def evals(self) -> list[dict[str, Any]]:
+        """One record an evaluation; a torn last line is left out."""
+        return read_lines(self.evals_file)
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def create(self, config: dict[str, Any], manifest: dict[str, Any]) -> None:
+        """Make the folder, or take it over as it is, with this config and the submitter's manifest."""
+        import yaml
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_json(self.manifest_file, {**self.manifest(), **manifest})
+
+    def update_manifest(self, facts: dict[str, Any]) -> None:
+        """Add what the worker knows: packages, hardware, data checksums."""
+        write_json(self.manifest_file, {**self.manifest(), **facts})
+
+    def set_status(self, status: str, **facts: Any) -> None:
+        """Replace the status record.
+
+        Raises:
+            ValueError: for a word that is no status.
+        """
+        if status not in STATUSES:
+            raise ValueError(f"no such status: {status}")
+        write_json(self.status_file, {"status": status, "updated": time.time(), **facts})
+
+    def append_eval(self, row: dict[str, Any]) -> None:
+        """Append one evaluation."""
+        append_line(self.evals_file, json.dumps(row))
+
+    def keep_evals(self, count: int) -> None:
+        """Cut all evaluations behind the first ``count``: those after the checkpoint one resumes from."""
+        kept = self.evals()[:count]
+        if len(kept) < count:
+            raise ValueError(f"{self.evals_file} holds {len(kept)} evaluations, the checkpoint {count}")
+        write_text(self.evals_file, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def fail(self, error: str, traceback: str, status: str = "failed", **facts: Any) -> None:
+        """Record a failure: the traceback in its own file, one line of it in the status."""
+        write_text(self.error_file, traceback)
+        self.set_status(status, error=one_line(error), **facts)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """The text on one line, cut to ``limit`` characters."""
+    flat = " ".join(str(text).split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

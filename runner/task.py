@@ -1,0 +1,308 @@
+"""Everything an algorithm may touch: model, training data, facts, generators, meters.
+
+A task holds no clock and no scored split. The harness builds it, an algorithm trains on it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from runner.batch import Batch, Info
+from runner.cost import Cost
+from runner.kinds import KINDS, LanguageModel, LossFn
+from runner.norm import batch_norms, cumulative_statistics
+from runner.seeding import derive
+from runner.stream import Stream
+
+ObjectiveFn = Callable[["Task", Batch], Tensor]
+ReweightingFn = Callable[["Task", Batch, Tensor], Tensor]
+Params = Mapping[str, Tensor]
+
+
+class Task:
+    """One training problem on one device.
+
+    Args:
+        build_model: a fresh model with fresh random weights at each call.
+        data: the training stream.
+        info: facts about the workload.
+        seed: seed of every named generator.
+        aux: further training streams by name: ``"clean"``, ``"holdout"``, ``"pool"``.
+        model: use this model rather than a fresh one.
+
+    Attributes:
+        model: the network; replaced only by surgery, at set-up.
+        params: its trainable parameters.
+        data: the training stream.
+        aux: further training streams.
+        info: facts about the workload.
+        cost: the meters, shared with every sub-task.
+        loss: per-example loss in place of the workload's own, or None.
+        objective: a loss that owns its forward passes, or None.
+        reweighting: per-example weights, or None.
+    """
+
+    def __init__(
+        self,
+        build_model: Callable[[], nn.Module],
+        data: Stream,
+        info: Info,
+        *,
+        seed: int,
+        aux: Mapping[str, Stream] | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
+        self._build_model = build_model
+        self._surgeries: list[Callable[[nn.Module, Task], nn.Module]] = []
+        self.data, self.aux, self.info, self.seed = data, dict(aux or {}), info, seed
+        self.cost: Cost = data.cost
+        self.kind = KINDS[info.task]
+        self.loss: LossFn | None = None
+        self.objective: ObjectiveFn | None = None
+        self.reweighting: ReweightingFn | None = None
+        self._generators: dict[str, torch.Generator] = {}
+        self._children: dict[str, Task] = {}
+        self._pending: dict[str, Any] = {"generators": {}, "children": {}}
+        self._norm_data: Stream | None = None
+        self._install(build_model() if model is None else model)
+
+    # -- the model ---------------------------------------------------------------------------------
+
+    def operate(self, surgery: Callable[[nn.Module, Task], nn.Module]) -> None:
+        """Replace the model by ``surgery(model, task)``; :meth:`reset_model` repeats it."""
+        self._surgeries.append(surgery)
+        self._install(surgery(self.model, self))
+
+    def reset_model(self) -> None:
+        """Draw new initial weights in place, for a second phase. What the first one cost still counts."""
+        fresh = self._build_model()
+        for surgery in self._surgeries:
+            fresh = surgery(fresh, self)
+        self.model.load_state_dict(fresh.state_dict())
+
+    def refresh_norm_stats(self, batches: int = 50) -> None:
+        """Re-estimate batch-norm statistics at the present weights; a no-op for other models.
+
+        Passes over ``batches`` training batches from a stream of its own, so the training stream
+        does not move. The forward passes are charged; the rows do not count against the budget.
+        """
+        norms = batch_norms(self.model)
+        if not norms:
+            return
+        if self._norm_data is None:
+            self._norm_data = self.data.clone("norm statistics")
+            self._norm_data.cost = Cost()
+        was_training = self.model.training
+        self.model.train()
+        with torch.no_grad(), cumulative_statistics(norms):
+            for _ in range(batches):
+                self.model(self._norm_data.next().x)
+        self.model.train(was_training)
+
+    # -- losses and gradients ----------------------------------------------------------------------
+
+    def outputs(self, batch: Batch, params: Params | None = None) -> Tensor:
+        """Model outputs, (B,) for one logit, (B, C), or (B, T, V); at other ``params`` if given."""
+        if params is None:
+            return self.model(batch.x)
+        return functional_call(self.model, dict(params), (batch.x,))
+
+    def losses(self, batch: Batch, params: Params | None = None) -> Tensor:
+        """Per-example losses, (B,), unweighted; for language models the mean over a row's tokens."""
+        return self.kind.rows(self.outputs(batch, params), batch.y, self.loss)
+
+    def token_losses(self, batch: Batch, params: Params | None = None) -> Tensor:
+        """Per-token losses, (B, T).
+
+        Raises:
+            TypeError: on a task that has no tokens.
+        """
+        if not isinstance(self.kind, LanguageModel):
+            raise TypeError(f"a {self.info.task} task has no token losses")
+        return self.kind.tokens(self.outputs(batch, params), batch.y, self.loss)
+
+    def backward(self, batch: Batch, denominator: int | None = None) -> Tensor:
+        """Add the gradient of Σ wᵢ ℓᵢ / B to ``.grad``; returns that loss, a detached device scalar.
+
+        Args:
+            batch: the rows; their weights are computed here, once, where reweighting is present.
+            denominator: divide by this rather than by B, when a batch comes in pieces.
+        """
+        if self._plain and batch.weights is None and denominator is None:
+            # The common case: one fused loss, counted by hand rather than by hooks.
+            rows = batch.x.shape[0]
+            loss = self.kind.mean(self._forward(batch.x), batch.y)
+            if self.cost.enabled:
+                self.cost.forward += rows
+                self.cost.backward += rows
+        else:
+            loss = self._reduce(batch, denominator)
+        loss.backward()
+        return loss.detach()
+
+    def backward_all(self, chunk: int = 1024) -> Tensor:
+        """Add the gradient of the mean loss over the whole training split, ``chunk`` rows at a time."""
+        total = torch.zeros((), device=self.data.x.device)
+        for part in self.data.all().chunks(chunk):
+            total += self.backward(part, denominator=self.data.n)
+        return total
+
+    def per_sample_grads(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradient of each row's loss: parameter name -> (B, *shape). Counted as one pass over the rows."""
+        params = {k: p.detach() for k, p in self.model.named_parameters() if p.requires_grad}
+
+        def loss_of(at: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            row = Batch(x.unsqueeze(0), y.unsqueeze(0))
+            return self.losses(row, at).squeeze(0)
+
+        with sdpa_kernel(SDPBackend.MATH), self.cost.paused():
+            per_row = vmap(grad(loss_of), in_dims=(None, 0, 0), randomness="different")
+            grads = per_row(params, batch.x, batch.y)
+        self.cost.forward += len(batch)
+        self.cost.backward += len(batch)
+        return grads
+
+    def hvp(self, batch: Batch, v: Sequence[Tensor]) -> list[Tensor]:
+        """Hessian of the mean loss over ``batch`` times ``v``, one tensor a parameter, shaped like it."""
+        with sdpa_kernel(SDPBackend.MATH), self.cost.paused():
+            loss = self.losses(batch).mean()
+            first = torch.autograd.grad(loss, self.params, create_graph=True)
+            product = torch.autograd.grad(first, self.params, grad_outputs=list(v))
+        self.cost.hvp += len(batch)
+        return list(product)
+
+    # -- generators, sub-tasks, state --------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """Trained samples over the budget, in [0, 1]."""
+        return min(1.0, self.cost.drawn / self.info.budget_samples)
+
+    def rng(self, name: str) -> torch.Generator:
+        """The generator of that name on the cell's device: seeded by the cell, kept in checkpoints."""
+        if name not in self._generators:
+            generator = torch.Generator(self.data.x.device).manual_seed(derive(self.seed, "rng", name))
+            if name in self._pending["generators"]:
+                generator.set_state(self._pending["generators"].pop(name).cpu())
+            self._generators[name] = generator
+        return self._generators[name]
+
+    def spawn(self, model: nn.Module | None = None, data: Stream | None = None, name: str = "sub") -> Task:
+        """A sub-task (guide, teacher, proxy, probe) on the same meters, kept in the same checkpoint.
+
+        Args:
+            model: its model; a copy of the present one, weights included, when None.
+            data: its stream; the training rows in an order of their own when None.
+            name: unique within this task; a resumed cell finds the sub-task's state under it.
+
+        Raises:
+            ValueError: when a sub-task of that name exists.
+        """
+        if name in self._children:
+            raise ValueError(f"a sub-task named {name!r} exists already")
+        data = self.data.clone(name) if data is None else data
+        data.cost = self.cost
+        model = copy.deepcopy(self.model) if model is None else model
+        seed = derive(self.seed, "spawn", name)
+        child = Task(self._build_model, data, self.info, seed=seed, model=model)
+        if name in self._pending["children"]:
+            child.load_state_dict(self._pending["children"].pop(name))
+        self._children[name] = child
+        return child
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model, streams, generators and sub-tasks: all that training changes here."""
+        return {
+            "model": self.model.state_dict(),
+            "data": self.data.state_dict(),
+            "aux": {name: stream.state_dict() for name, stream in self.aux.items()},
+            "norm_data": None if self._norm_data is None else self._norm_data.state_dict(),
+            "generators": {name: g.get_state() for name, g in self._generators.items()}
+            | self._pending["generators"],
+            "children": {name: child.state_dict() for name, child in self._children.items()}
+            | self._pending["children"],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Generators and sub-tasks that do not exist yet take up their state when they are asked for.
+        """
+        self.model.load_state_dict(state["model"])
+        self.data.load_state_dict(state["data"])
+        for name, stream in self.aux.items():
+            stream.load_state_dict(state["aux"][name])
+        if state["norm_data"] is not None:
+            self._norm_data = self.data.clone("norm statistics")
+            self._norm_data.cost = Cost()
+            self._norm_data.load_state_dict(state["norm_data"])
+        self._pending = {"generators": dict(state["generators"]), "children": dict(state["children"])}
+        for name, generator in self._generators.items():
+            if name in self._pending["generators"]:
+                generator.set_state(self._pending["generators"].pop(name).cpu())
+        for name, child in self._children.items():
+            if name in self._pending["children"]:
+                child.load_state_dict(self._pending["children"].pop(name))
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    @property
+    def _plain(self) -> bool:
+        return self.loss is None and self.objective is None and self.reweighting is None
+
+    def _reduce(self, batch: Batch, denominator: int | None) -> Tensor:
+        losses = self.losses(batch) if self.objective is None else self.objective(self, batch)
+        if losses.dim() == 0:
+            # A batch-level objective weighs as many rows as it saw.
+            return losses if denominator is None else losses * (len(batch) / denominator)
+        if batch.weights is None and self.reweighting is not None:
+            with torch.no_grad():
+                batch.weights = self.reweighting(self, batch, losses.detach())
+        if batch.weights is not None:
+            losses = losses * batch.weights
+        return losses.mean() if denominator is None else losses.sum() / denominator
+
+    def _forward(self, x: Tensor) -> Tensor:
+        # Skips Module.__call__ where only our own counting hook would run there.
+        model = self.model
+        if len(model._forward_hooks) == 1 and not model._forward_pre_hooks:
+            return model.forward(x)
+        with self.cost.paused():
+            return model(x)
+
+    def _install(self, model: nn.Module) -> None:
+        self.model = model
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        for key, hook in list(model._forward_hooks.items()):
+            if isinstance(hook, _CallCounter):  # a copy of a counted model: count each call once
+                del model._forward_hooks[key]
+        model.register_forward_hook(_CallCounter(self.cost))
+
+
+class _CallCounter:
+    """Forward hook that counts the rows of direct calls, and of the backward passes through them."""
+
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
+
+    def __call__(self, _module: nn.Module, _args: object, outputs: Tensor) -> None:
+        if not self.cost.enabled:
+            return
+        rows = outputs.shape[0]
+        self.cost.forward += rows
+        if outputs.requires_grad:
+            outputs.register_hook(lambda _grad: self._backward(rows))
+
+    def _backward(self, rows: int) -> None:
+        if self.cost.enabled:
+            self.cost.backward += rows
+
+    def __deepcopy__(self, _memo: object) -> _CallCounter:
+        return self  # a copied model (a teacher, an average) runs on the same meters

@@ -1,0 +1,57 @@
+"""Metrics on the scored splits, batch by batch, read from the device once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from runner.kinds import KINDS
+from runner.stream import decode
+
+if TYPE_CHECKING:
+    from workloads.base import Split
+
+
+class Evaluation:
+    """Mean loss and accuracy of a model on a split; independent of the evaluation batch size.
+
+    Args:
+        task: ``"binary"``, ``"multiclass"`` or ``"lm"``.
+        splits: name -> rows, on the device.
+        batch_size: rows a forward pass; the last batch may be ragged.
+    """
+
+    def __init__(self, task: str, splits: Mapping[str, Split], batch_size: int) -> None:
+        self.kind, self.task, self.splits, self.batch_size = KINDS[task], task, splits, batch_size
+
+    @torch.no_grad()
+    def __call__(
+        self, model: nn.Module, split: str, predict: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, float]:
+        """``{"loss": mean cross-entropy in nats, "accuracy": share of right answers}``, in the mode given."""
+        rows = self.splits[split]
+        totals = torch.zeros(2, dtype=torch.float64, device=rows.x.device)
+        for start in range(0, len(rows), self.batch_size):
+            x, y = rows.x[start : start + self.batch_size], rows.y[start : start + self.batch_size]
+            outputs = model(decode(x))
+            if predict is not None:
+                outputs = self._predicted(outputs, predict)
+            totals[0] += self.kind.rows(outputs, y, None).double().sum()
+            totals[1] += self._right(outputs, y)
+        loss, right = (totals / len(rows)).tolist()
+        return {"loss": loss, "accuracy": right}
+
+    def _predicted(self, outputs: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
+        predicted = self.kind.predict(outputs, predict)
+        if predicted.shape != outputs.shape:
+            raise ValueError(f"predict() must keep the shape {tuple(outputs.shape)}, got {tuple(predicted.shape)}")
+        return predicted
+
+    def _right(self, outputs: Tensor, y: Tensor) -> Tensor:
+        if self.task == "binary":
+            return ((outputs > 0) == (y > 0.5)).sum()
+        right = (outputs.argmax(-1) == y).double()
+        return right.sum() if right.dim() == 1 else right.mean(1).sum()
