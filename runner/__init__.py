@@ -1,0 +1,44 @@
+"""A benchmark harness and experiment runner for neural-network training algorithms.
+
+``run(["algorithm=lion", "workload=digits"])`` trains one cell and returns its row;
+``cells, evals = load("results/demo")`` reads an experiment into two pandas tables.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.algorithm import Algorithm as Algorithm
+    from runner.batch import Batch as Batch
+    from runner.batch import Info as Info
+    from runner.composed import Composed as Composed
+    from runner.errors import UserError as UserError
+    from runner.notebook import run as run
+    from runner.tables import load as load
+    from runner.task import Task as Task
+
+# Resolved when asked for: `python -m runner --help` imports neither torch nor pandas.
+_HOMES = {
+    "run": "runner.notebook",
+    "load": "runner.tables",
+    "Task": "runner.task",
+    "Batch": "runner.batch",
+    "Info": "runner.batch",
+    "Algorithm": "runner.algorithm",
+    "Composed": "runner.composed",
+    "UserError": "runner.errors",
+}
+__all__ = ["Algorithm", "Batch", "Composed", "Info", "Task", "UserError", "load", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'runner' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from runner.files import write_atomic
+
+if TYPE_CHECKING:
+    from runner.loop import Loop
+
+
+def snapshot(loop: Loop) -> dict[str, Any]:
+    """All that training has changed so far, generators and clock included; its tensors are shared, not copied."""
+    progress = loop.progress
+    return {
+        "progress": {
+            "boundary": progress.boundary,
+            "losses": torch.stack(progress.losses) if progress.losses else None,
+            "rows": progress.rows,
+            "hit": progress.hit,
+        },
+        "task": loop.task.state_dict(),
+        "algorithm": loop.algorithm.state_dict(),
+        "cost": loop.task.cost.state_dict(),
+        "clock": loop.clock.state_dict(),
+        "rng": global_rng(loop.task.data.x.device),
+    }
+
+
+def restore(loop: Loop, state: dict[str, Any]) -> None:
+    """Go on where :func:`snapshot` was taken; ``loop`` is freshly built and its algorithm set up."""
+    kept, progress = state["progress"], loop.progress
+    progress.boundary, progress.rows, progress.hit = kept["boundary"], kept["rows"], kept["hit"]
+    progress.losses = [] if kept["losses"] is None else list(kept["losses"].unbind())
+    loop.task.load_state_dict(state["task"])
+    loop.algorithm.load_state_dict(state["algorithm"])
+    loop.task.cost.load_state_dict(state["cost"])
+    loop.clock.load_state_dict(state["clock"])
+    set_global_rng(state["rng"], loop.task.data.x.device)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

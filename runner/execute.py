@@ -141,21 +141,8 @@ class CellRun:
     def checkpoint(self) -> None:
         """Write the checkpoint, then say so in the status."""
         loop = self.loop
-        state = {
-            "id": self.config["id"],
-            "source": self.folder.manifest().get("source"),
-            "progress": {
-                "boundary": loop.progress.boundary,
-                "losses": torch.stack(loop.progress.losses) if loop.progress.losses else None,
-                "rows": loop.progress.rows,
-                "hit": loop.progress.hit,
-            },
-            "task": loop.task.state_dict(),
-            "algorithm": loop.algorithm.state_dict(),
-            "cost": loop.task.cost.state_dict(),
-            "clock": loop.clock.state_dict(),
-            "rng": checkpoint.global_rng(self.device),
-        }
+        source = self.folder.manifest().get("source")
+        state = {"id": self.config["id"], "source": source, **checkpoint.snapshot(loop)}
         checkpoint.save(self.folder.checkpoint_file, state)
         cost = loop.task.cost
         self.folder.set_status("running", **self._where(), steps=cost.steps, drawn=cost.drawn,
@@ -175,17 +162,8 @@ class CellRun:
             folder.checkpoint_file.unlink(missing_ok=True)
             folder.evals_file.unlink(missing_ok=True)
             return False
-        kept = state["progress"]
-        folder.keep_evals(kept["rows"])
-        loop.progress.boundary, loop.progress.rows, loop.progress.hit = (
-            kept["boundary"], kept["rows"], kept["hit"],
-        )  # fmt: skip
-        loop.progress.losses = [] if kept["losses"] is None else list(kept["losses"].unbind())
-        loop.task.load_state_dict(state["task"])
-        loop.algorithm.load_state_dict(state["algorithm"])
-        loop.task.cost.load_state_dict(state["cost"])
-        loop.clock.load_state_dict(state["clock"])
-        checkpoint.set_global_rng(state["rng"], self.device)
+        folder.keep_evals(state["progress"]["rows"])
+        checkpoint.restore(loop, state)
         folder.update_manifest({"resumes": folder.manifest().get("resumes", 0) + 1})
         return True
 

@@ -30,16 +30,15 @@ def cumulative_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
 
 @contextmanager
 def frozen_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Normalise by batch statistics inside, but leave the running ones as they are (SAM's second pass)."""
-    momenta = [norm.momentum for norm in norms]
+    """Normalise by batch statistics inside, but leave the running ones as they are (SAM's second pass).
+
+    Modules in evaluation mode go on normalising by their running statistics.
+    """
+    # Not momentum = 0: that still counts the batch, and 0 · inf of an overflowing one would be NaN.
     for norm in norms:
-        norm.momentum = 0.0
-    counts = [norm.num_batches_tracked.clone() for norm in norms if norm.num_batches_tracked is not None]
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        tracked = [n.num_batches_tracked for n in norms if n.num_batches_tracked is not None]
-        for counter, count in zip(tracked, counts, strict=True):
-            counter.copy_(count)
+        for norm in norms:
+            norm.track_running_stats = True

@@ -27,8 +27,8 @@ class Stream:
         seed: seed of the order.
         cost: where drawn rows are counted.
         index: row ids in the training set, (n,) int64; 0 … n-1 when None.
-        augment: applied to the stored inputs of :meth:`next` alone, before they become floats:
-            ``augment(x, generator)``.
+        augment: applied to the stored inputs of :meth:`next`, and of :meth:`take` where asked for, before
+            they become floats: ``augment(x, generator)``.
         generator: the generator that ``augment`` draws from (checkpointed by the task).
     """
 
@@ -71,10 +71,15 @@ class Stream:
         self.cost.drawn += size
         return self._gather(rows, self.augment)
 
-    def take(self, index: Tensor) -> Batch:
-        """The rows at positions ``index`` of this stream's data, (B,) int64, without augmentation."""
+    def take(self, index: Tensor, augment: bool = False) -> Batch:
+        """The rows at positions ``index`` of this stream's data, (B,) int64.
+
+        Args:
+            index: positions, from 0 to n − 1; a row may occur more than once.
+            augment: augment them as :meth:`next` does: a sampler that trains on the rows wants this.
+        """
         self.cost.drawn += index.shape[0]
-        return self._gather(index)
+        return self._gather(index, self.augment if augment else None)
 
     def all(self) -> Batch:
         """Every row once, in storage order, without augmentation."""

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from runner.batch import Batch, Info
 from runner.cost import Cost
 from runner.kinds import KINDS, LanguageModel, LossFn
-from runner.norm import batch_norms, cumulative_statistics
+from runner.norm import batch_norms, cumulative_statistics, frozen_statistics
 from runner.seeding import derive
 from runner.stream import Stream
 
@@ -170,8 +170,12 @@ class Task:
         return grads
 
     def hvp(self, batch: Batch, v: Sequence[Tensor]) -> list[Tensor]:
-        """Hessian of the mean loss over ``batch`` times ``v``, one tensor a parameter, shaped like it."""
-        with sdpa_kernel(SDPBackend.MATH), self.cost.paused():
+        """Hessian of the mean loss over ``batch`` times ``v``, one tensor a parameter, shaped like it.
+
+        Batch-norm statistics stay as they are: this measures, it does not train.
+        """
+        frozen = frozen_statistics(batch_norms(self.model))
+        with sdpa_kernel(SDPBackend.MATH), self.cost.paused(), frozen:
             loss = self.losses(batch).mean()
             first = torch.autograd.grad(loss, self.params, create_graph=True)
             product = torch.autograd.grad(first, self.params, grad_outputs=list(v))
@@ -209,9 +213,11 @@ class Task:
             raise ValueError(f"a sub-task named {name!r} exists already")
         data = self.data.clone(name) if data is None else data
         data.cost = self.cost
+        surgeries = list(self._surgeries) if model is None else []
         model = copy.deepcopy(self.model) if model is None else model
         seed = derive(self.seed, "spawn", name)
         child = Task(self._build_model, data, self.info, seed=seed, model=model)
+        child._surgeries = surgeries
         if name in self._pending["children"]:
             child.load_state_dict(self._pending["children"].pop(name))
         self._children[name] = child
@@ -280,9 +286,10 @@ class Task:
     def _install(self, model: nn.Module) -> None:
         self.model = model
         self.params = [p for p in model.parameters() if p.requires_grad]
-        for key, hook in list(model._forward_hooks.items()):
-            if isinstance(hook, _CallCounter):  # a copy of a counted model: count each call once
-                del model._forward_hooks[key]
+        for module in model.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if isinstance(hook, _CallCounter):  # a copy of a counted model, or a wrapped one: count once
+                    del module._forward_hooks[key]
         model.register_forward_hook(_CallCounter(self.cost))
 
 

@@ -1,0 +1,43 @@
+# make demo   install, run four algorithms on the embedded workloads, print the leaderboard
+# make test   install, run the tests
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := results/demo
+
+.PHONY: demo test test-all lint install install-dev clean-results
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/python -m runner -m name=demo algorithm=adamw,nadamw,lion,nesterov workload=digits,breast_cancer study=0,1,2
+	$(BIN)/python -m runner.score $(DEMO)
+
+test: install-dev
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-all: install-dev
+	$(BIN)/python -m pytest -n auto
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean-results:
+	@read -p "Delete every experiment under results/ but the published leaderboards? [y/N] " a; \
+	  [ "$$a" = y ] && find results -mindepth 1 -maxdepth 1 ! -name leaderboards -exec rm -rf {} + || echo "kept"

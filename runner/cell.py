@@ -1,0 +1,143 @@
+"""One training run: its identity, its folder, and whether it has to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import git, source
+from runner.config import compose
+from runner.errors import UserError
+from runner.files import write_json
+from runner.labels import slug
+from runner.records import FINISHED, CellFolder
+from runner.seeding import cell_seed
+
+# Where a cell logs to and where it runs does not change what it computes.
+NOT_IDENTITY = (
+    "name", "results_dir", "data_dir", "label", "workload_label", "log", "checkpoint_every",
+    "keep_checkpoint", "isolate", "search_space", "id",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell with its resolved config and the hash of the source that it would run.
+
+    Attributes:
+        config: the resolved config, with its ``id``.
+        folder: where its files are.
+        sources: project module -> hash.
+    """
+
+    config: dict[str, Any]
+    folder: CellFolder
+    sources: dict[str, str]
+
+    @classmethod
+    def from_overrides(cls, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Cell:
+        """Compose the cell that ``overrides`` describe.
+
+        Raises:
+            UserError: for bad input.
+        """
+        return cls.from_config(compose(overrides, config_dirs))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cell:
+        """A cell from a config that :func:`runner.config.compose` resolved."""
+        config = {"id": identity(config), **config}
+        name = f"{slug(config['workload_label'])}.{slug(config['label'])}"
+        name += f".s{config['study']}.t{config['trial']}.{config['id']}"
+        path = experiment_folder(config) / "cells" / name
+        return cls(config, CellFolder(path), source.source_hashes(config))
+
+    @property
+    def id(self) -> str:
+        """Hash of everything that the result depends on, but for the source code."""
+        return self.config["id"]
+
+    @property
+    def source(self) -> str:
+        """Hash of the project's source that the cell uses."""
+        return source.combined(self.sources)
+
+    @property
+    def title(self) -> str:
+        """``digits · lion · study 0 · trial 0``."""
+        c = self.config
+        return f"{c['workload_label']} · {c['label']} · study {c['study']} · trial {c['trial']}"
+
+    def state(self) -> str:
+        """The status on disk; ``stale`` where the result comes from other source code."""
+        status = self.folder.status()["status"]
+        made_by = self.folder.manifest().get("source")
+        return "stale" if status in FINISHED and made_by != self.source else status
+
+    def submit(self) -> None:
+        """Write the folder that a worker needs; a stale result moves to ``superseded/`` first."""
+        if self.state() == "stale":
+            self.supersede()
+        before = self.folder.manifest().get("source")
+        if before is not None and before != self.source:
+            self.folder.checkpoint_file.unlink(missing_ok=True)
+        self.folder.create(self.config, self._manifest())
+        write_json(self.folder.path / "cell.json", self._card())
+        self.folder.set_status("pending")
+
+    def supersede(self) -> Path:
+        """Move the folder out of the tables' sight; returns where it went."""
+        old = self.folder.path.parent.parent / "superseded"
+        old.mkdir(parents=True, exist_ok=True)
+        target = old / f"{self.folder.path.name}.{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}"
+        self.folder.path.rename(target)
+        return target
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "seed": cell_seed(self.config["workload"]["name"], self.config["study"], self.config["trial"]),
+            "source": self.source,
+            "sources": self.sources,
+            "git": git.facts(),
+            "submitted": time.time(),
+        }
+
+    def _card(self) -> dict[str, Any]:
+        keys = ("id", "label", "workload_label", "study", "trial", "device", "threads", "targets")
+        return {key: self.config[key] for key in keys} | {
+            "workload": self.config["workload"]["name"],
+            "data": self.config["workload"].get("data"),
+            "precision": self.config["workload"].get("precision"),
+        }
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """The cell id: a hash of the resolved config less where to log and where to run."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def experiment_folder(config: Mapping[str, Any]) -> Path:
+    """``results_dir/name``."""
+    return Path(config["results_dir"]) / config["name"]
+
+
+def ensure_writable(folder: Path) -> None:
+    """Make the experiment's folder.
+
+    Raises:
+        UserError: where that, or writing in it, is not possible.
+    """
+    probe = folder / ".writable"
+    try:
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"results folder {folder} cannot be written ({error.strerror}); set results_dir") from error

@@ -1,0 +1,245 @@
+"""From overrides to the resolved config of one cell: composed once, checked, labelled.
+
+A worker reads only what comes out of here, so editing ``conf/`` never changes a queued cell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner import labels, presets, search, values
+from runner.errors import UserError, nearest
+from runner.paths import CONF
+
+NOT_TRAINING = ("search_space", "bounds")
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, Any]:
+    """The resolved config of the cell that ``overrides`` describe, as plain data.
+
+    Raises:
+        UserError: for an unknown name or key (with the nearest known ones), or a bad value.
+    """
+    with explained(config_dirs), hydra_ready(config_dirs):
+        cfg, choices = _compose(tuple(cell_overrides(overrides)))
+        return finish(cfg, choices)
+
+
+def algorithm_names() -> list[str]:
+    """Every name that ``algorithm=`` takes."""
+    return list(presets.algorithms())
+
+
+def workload_names() -> list[str]:
+    """Every name that ``workload=`` takes."""
+    return list(presets.workloads())
+
+
+def cell_overrides(overrides: Sequence[str]) -> list[str]:
+    """The overrides that concern the cell itself, without those that configure Hydra."""
+    return [without_null(o) for o in overrides if not o.lstrip("+~").startswith("hydra")]
+
+
+def without_null(override: str) -> str:
+    """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``."""
+    return re.sub(r"^(algorithm/\w+)=(null|None)?$", r"~\1", override)
+
+
+def finish(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Resolve, check, label and complete a composed config."""
+    config: dict[str, Any] = _plain(cfg)
+    default = _baseline(tuple(sorted(choices.items())))
+    values.check(config, default)
+    changed = values.changed(config, default)
+    config["label"] = config["label"] or labels.algorithm_label(choices, _preset_choices(choices), changed)
+    config["workload_label"] = labels.workload_label(config["workload"]["name"], changed)
+    space = search.spaces(config["algorithm"])
+    config["search_space"] = space
+    if config["trial"] > 0:
+        point = search.point(space, config["study"], config["trial"])
+        search.put(config["algorithm"], {k: v for k, v in point.items() if f"algorithm.{k}" not in changed})
+    config["algorithm"] = _without(config["algorithm"], NOT_TRAINING)
+    config["targets"] = config["targets"].get("version")
+    return _placed(config)
+
+
+def _placed(config: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what depends on the machine: device, threads, limits."""
+    workload = config["workload"]
+    config["device"] = resolve_device(config["device"])
+    config["threads"] = config["threads"] or workload.pop("threads", None) or free_cores()
+    workload.pop("threads", None)
+    limit = workload.pop("max_seconds", None)
+    config["max_seconds"] = limit if config["max_seconds"] is None else config["max_seconds"]
+    return config
+
+
+def free_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` as ``cuda`` where torch has CUDA and a GPU is visible, else ``cpu``; torch is not imported."""
+    if device != "auto":
+        return device
+    from importlib.metadata import version
+
+    gpus = Path("/proc/driver/nvidia/gpus")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    visible = gpus.is_dir() and any(gpus.iterdir()) or Path("/dev/nvidia0").exists()
+    return "cuda" if visible and not hidden and "+cpu" not in version("torch") else "cpu"
+
+
+# -- Hydra -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def hydra_ready(config_dirs: Sequence[Path] = ()) -> Iterator[None]:
+    """Use the Hydra that runs already, or one of our own that reads ``conf/`` (and ``config_dirs``)."""
+    register_resolvers()
+    if GlobalHydra.instance().is_initialized():
+        yield
+        return
+    from hydra import initialize_config_dir
+
+    presets.register(config_dirs)
+    _forget()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="runner"):
+        global _searchpath
+        _searchpath = tuple(str(Path(d).resolve()) for d in config_dirs)
+        try:
+            yield
+        finally:
+            _searchpath = ()
+
+
+_searchpath: tuple[str, ...] = ()
+
+
+def register_resolvers() -> None:
+    """``${target:}`` looks up the workload's target by its name; ``${runner_help:}`` is the help text."""
+    OmegaConf.register_new_resolver("target", _target, replace=True)
+    OmegaConf.register_new_resolver("runner_help", _help, replace=True)
+
+
+def _target(*, _parent_: DictConfig, _root_: DictConfig) -> float | None:
+    entry = _root_.targets.get("values", {}).get(_parent_.name)
+    return None if entry is None else entry.target
+
+
+def _help() -> str:
+    from runner.help import text
+
+    return text()
+
+
+def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    import hydra
+
+    extra = [f"hydra.searchpath=[{','.join(f'file://{d}' for d in _searchpath)}]"] if _searchpath else []
+    cfg = hydra.compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
+    choices = {k: str(v) for k, v in cfg.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return cfg, choices
+
+
+@functools.lru_cache(maxsize=4096)
+def _baseline(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """The same choice of files without any changed key: what types are held against."""
+    picked = {group: choice for group, choice in choices if choice != "None" and group not in _SHAPING}
+    preset = _preset_choices(picked)
+    dropped = [f"~{g}" for g, choice in preset.items() if choice != "None" and g not in picked]
+    cfg, _ = _compose((*(f"{group}={choice}" for group, choice in picked.items()), *dropped))
+    return _plain(cfg)
+
+
+_SHAPING = ("experiment",)  # groups that set keys rather than add a part
+
+
+def _preset_choices(choices: Mapping[str, str]) -> dict[str, str]:
+    return dict(_choices_of(choices["algorithm"]))
+
+
+@functools.lru_cache(maxsize=256)
+def _choices_of(preset: str) -> tuple[tuple[str, str], ...]:
+    _, choices = _compose((f"algorithm={preset}",))
+    return tuple(choices.items())
+
+
+def _forget() -> None:
+    _baseline.cache_clear()
+    _choices_of.cache_clear()
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    config = {str(key): value for key, value in plain.items()}
+    # A part left at null is absent, and so leaves no trace in the cell's id.
+    config["algorithm"] = {k: v for k, v in config["algorithm"].items() if v is not None}
+    return config
+
+
+def _without(tree: Any, keys: Sequence[str]) -> Any:
+    if isinstance(tree, dict):
+        return {k: _without(v, keys) for k, v in tree.items() if k not in keys}
+    return tree
+
+
+# -- errors ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def explained(config_dirs: Sequence[Path] = ()) -> Iterator[None]:
+    """Turn Hydra's and OmegaConf's exceptions into one line that says what to do."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise UserError(_unknown_name(error)) from error
+    except ConfigCompositionException as error:
+        raise UserError(_unknown_key(error, config_dirs)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_line(error)) from error
+
+
+def _unknown_name(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    options = [o for o in error.options or [] if o != presets.BASE]
+    return f"unknown {group or 'config'} {name!r}: {nearest(name, options)}"
+
+
+def _unknown_key(error: ConfigCompositionException, config_dirs: Sequence[Path]) -> str:
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    if found is None:
+        return _first_line(error)
+    key = found[1]
+    if "/" in key or key in ("optimizer", "loss", "schedule"):
+        groups = {f"algorithm/{path.parent.name}" for _, path in presets.parts(config_dirs)}
+        return f"unknown group {key!r}: {nearest(key, groups | {'algorithm', 'workload', 'log', 'targets'})}"
+    with hydra_ready(config_dirs):
+        cfg, _ = _compose(())
+    keys = values.flatten(_plain(cfg))
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    return f"unknown key {key!r}: {nearest(key, siblings or keys)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    if first.startswith("Ambiguous value"):
+        first += ": add -m to sweep over it, or write [a,b] for a list"
+    return first

@@ -1,0 +1,42 @@
+"""What ``python -m runner --help`` prints."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+from runner import presets
+
+HEAD = """\
+Train a training algorithm on a workload under a fair clock, and say when it reached the target.
+
+  python -m runner algorithm=lion workload=digits                    one run
+  python -m runner -m algorithm=lion,adamw study=0,1,2               a grid
+  python -m runner algorithm=lion algorithm.optimizer.lr=3e-4        another hyperparameter
+  python -m runner algorithm=adamw algorithm/loss=label_smoothing    another part
+  python -m runner.score results/default                             the leaderboard
+  python -m runner.check algorithm=lion                              is a method well-behaved?
+"""
+
+TAIL = """\
+Parts go into any algorithm: algorithm/<kind>=<name>; algorithm/<kind>=null takes one out.
+Keys: name results_dir data_dir study trial label stop_at_target max_seconds checkpoint_every device threads log
+`--cfg job` prints the composed config, `--hydra-help` Hydra's own flags.
+"""
+
+
+def text() -> str:
+    """The whole help text, for the width of the terminal."""
+    width = min(shutil.get_terminal_size((80, 24)).columns, 110)
+    sections = [HEAD, _table("workload=", presets.workloads(), width)]
+    sections += [_table("algorithm=", presets.algorithms(), width), TAIL]
+    return "\n".join(sections)
+
+
+def _table(title: str, names: dict[str, str], width: int) -> str:
+    indent = max(map(len, names), default=0) + 4
+    lines = [
+        f"  {name:<{indent - 4}}  {textwrap.shorten(line, width - indent, placeholder='…')}"
+        for name, line in names.items()
+    ]
+    return "\n".join([title, *lines, ""])

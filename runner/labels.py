@@ -1,0 +1,55 @@
+"""Names on the board: the preset, plus the parts and keys that were changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def algorithm_label(choices: Mapping[str, str], preset: Mapping[str, str], changed: Mapping[str, Any]) -> str:
+    """``adamw``, ``adamw+label_smoothing``, ``adamw-groups``, ``adamw[lr=0.0003]``.
+
+    Args:
+        choices: config group -> file chosen.
+        preset: the same for the bare preset.
+        changed: dotted key -> value for keys that differ from their file's.
+    """
+    label = choices["algorithm"]
+    for group in sorted({*choices, *preset}):
+        choice = choices.get(group, "None")
+        if group.startswith("algorithm/") and choice != preset.get(group, "None"):
+            label += f"-{group.split('/', 1)[1]}" if choice == "None" else f"+{_joined(choice)}"
+    return label + _keys({k: v for k, v in changed.items() if k.startswith("algorithm.")})
+
+
+def workload_label(name: str, changed: Mapping[str, Any]) -> str:
+    """The workload's name, plus the keys that were changed: a variant is another column on the board."""
+    keys = {k: v for k, v in changed.items() if k.startswith("workload.") and k != "workload.name"}
+    return name + _keys(keys)
+
+
+def slug(text: str, limit: int = 60) -> str:
+    """``text`` as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_=+.-]+", "_", text).strip("_.")[:limit] or "_"
+
+
+def _keys(changed: Mapping[str, Any]) -> str:
+    short = [f"{_short(key, changed)}={_value(value)}" for key, value in sorted(changed.items())]
+    return f"[{','.join(short)}]" if short else ""
+
+
+def _short(key: str, changed: Mapping[str, Any]) -> str:
+    last = key.rpartition(".")[2]
+    twins = [other for other in changed if other.rpartition(".")[2] == last]
+    return last if len(twins) == 1 else key.partition(".")[2]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return "/".join(_value(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _joined(choice: str) -> str:
+    return "+".join(re.findall(r"[A-Za-z0-9_.-]+", choice))

@@ -1,0 +1,86 @@
+"""Presets: what ``algorithm=<name>`` may say, and the one-line summaries that ``--help`` shows.
+
+Every part without a hand-written preset becomes one under its own name: the default algorithm with that
+part put in. No registry to edit: the YAML files are the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from runner.errors import UserError
+from runner.paths import CONF
+
+BASE = "composed"  # the default algorithm that presets build on; not itself a name on the command line
+
+
+def register(config_dirs: Sequence[Path] = ()) -> None:
+    """Tell Hydra's ConfigStore about the presets that follow from parts.
+
+    Raises:
+        UserError: when two parts claim one name.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for name, (kind, _) in implied(config_dirs).items():
+        defaults = [BASE, {f"override {kind}": name}, "_self_"]
+        store.store(group="algorithm", name=name, node={"defaults": defaults}, provider="parts")
+
+
+def implied(config_dirs: Sequence[Path] = ()) -> dict[str, tuple[str, Path]]:
+    """Preset name -> (kind of part, its YAML), for parts that no hand-written preset names."""
+    written = set(_written(config_dirs))
+    found: dict[str, tuple[str, Path]] = {}
+    for kind, path in parts(config_dirs):
+        name = path.stem
+        if name in found and found[name][0] != kind:
+            raise UserError(
+                f"two parts are called {name!r}: {found[name][1]} and {path}; rename one, "
+                f"or write conf/algorithm/{name}.yaml to say which one the preset means"
+            )
+        if name not in written:
+            found[name] = (kind, path)
+    return found
+
+
+def algorithms(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
+    """Every name that ``algorithm=`` takes, with its one-line summary."""
+    names = {name: summary(path) for name, path in _written(config_dirs).items() if name != BASE}
+    names |= {name: summary(path) for name, (_, path) in implied(config_dirs).items()}
+    return dict(sorted(names.items()))
+
+
+def workloads(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
+    """Every name that ``workload=`` takes, with its one-line summary."""
+    return {path.stem: summary(path) for path in _yamls("workload", config_dirs)}
+
+
+def parts(config_dirs: Sequence[Path] = ()) -> Iterator[tuple[str, Path]]:
+    """(kind, YAML) of every part."""
+    for folder in _folders("algorithm", config_dirs):
+        for path in sorted(folder.glob("*/*.yaml")):
+            yield path.parent.name, path
+
+
+def summary(path: Path) -> str:
+    """The first comment line of a YAML that is not a Hydra package header."""
+    for line in path.read_text().splitlines():
+        if line.startswith("# @package"):
+            continue
+        return line[1:].strip() if line.startswith("#") else ""
+    return ""
+
+
+def _written(config_dirs: Sequence[Path]) -> dict[str, Path]:
+    return {path.stem: path for path in _yamls("algorithm", config_dirs)}
+
+
+def _yamls(group: str, config_dirs: Sequence[Path]) -> list[Path]:
+    found = [path for folder in _folders(group, config_dirs) for path in folder.glob("*.yaml")]
+    return sorted(found, key=lambda path: path.stem)
+
+
+def _folders(group: str, config_dirs: Sequence[Path]) -> list[Path]:
+    return [base / group for base in (CONF, *config_dirs) if (base / group).is_dir()]
