@@ -13,6 +13,7 @@ from runner import presets
 from runner.config import explained, register_resolvers, without_null
 from runner.display import Display
 from runner.errors import UserError
+from runner.paths import CONF
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -44,7 +47,7 @@ def _hydra(arguments: Sequence[str], config_dirs: Sequence[Path]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["python -m runner", *arguments]
 
-    @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def run(_cfg: DictConfig) -> None:
         from runner.grid import run_grid
 

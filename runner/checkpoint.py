@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def snapshot(loop: Loop) -> dict[str, Any]:
-    """All that training has changed so far, generators and clock included; its tensors are shared, not copied."""
+    """All that training has changed so far, generators and clock included; tensors are shared, not copied."""
     progress = loop.progress
     return {
         "progress": {

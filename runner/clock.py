@@ -26,7 +26,7 @@ class Clock:
         self, synchronize: Callable[[], object] = lambda: None, now: Callable[[], float] = time.perf_counter
     ) -> None:
         self._synchronize, self._now = synchronize, now
-        self.accounts = dict.fromkeys((*CHARGED, *FREE), 0.0)
+        self.accounts: dict[str, float] = dict.fromkeys((*CHARGED, *FREE), 0.0)
         self.account = "warmup"
         self._since = now()
 

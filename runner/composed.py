@@ -19,8 +19,8 @@ from runner.task import Task
 Spec = Mapping[str, Any] | Callable[..., Any] | None
 SEVERAL = ("transform", "wrapper")
 KINDS = (
-    "surgery", "groups", "optimizer", "wrapper", "schedule", "sampler", "loss", "objective",
-    "reweighting", "estimator", "transform", "average",
+    "surgery", "groups", "schedule", "sampler", "loss", "objective", "reweighting", "estimator",
+    "transform", "wrapper", "optimizer", "average",
 )  # fmt: skip
 
 
@@ -30,6 +30,11 @@ class Composed(Algorithm):
     Each argument is a config with a ``_target_``, a factory, or None. ``optimizer`` is called with
     parameter groups, each ``wrapper`` with the optimizer, the others with no arguments.
     ``transform`` and ``wrapper`` also take a mapping of name -> config, applied in order.
+
+    Hooks (``setup``, ``after_step``, ``swap_in``, ...) run in the order of :data:`KINDS`, ``swap_out`` in
+    the reverse. Of a wrapped optimizer the outermost wrapper has the hooks. Optimizers and wrappers are
+    built at set-up only, so their ``compatible`` and ``uses_metrics`` are read from the class:
+    ``compatible`` is a static method there.
     """
 
     def __init__(
@@ -55,8 +60,7 @@ class Composed(Algorithm):
         self.single = {kind: build_part(kind, spec) for kind, spec in given.items()}
         self.optimizer: Any = None
         self.predict = getattr(self.single.get("loss"), "predict", None)
-        parts = list(self.single.values()) + list(self.transforms.values())
-        self.uses_metrics = any(getattr(part, "uses_metrics", False) for part in parts)
+        self.uses_metrics = any(getattr(part, "uses_metrics", False) for _, part in self._declared())
         self.open_division = "surgery" in self.single and not getattr(
             self.single["surgery"], "function_preserving", False
         )
@@ -68,7 +72,7 @@ class Composed(Algorithm):
         clash = self._clash()
         reasons = (
             f"{kind}: {reason}"
-            for kind, part in self._named_parts()
+            for kind, part in self._declared()
             if hasattr(part, "compatible") and (reason := part.compatible(info)) is not None
         )
         return clash or next(reasons, None)
@@ -125,10 +129,10 @@ class Composed(Algorithm):
             self.optimizer.step(loss=loss)
         else:
             self.optimizer.step()
-        if self._average is not None:
-            self._average.update(task)
         for after_step in self._after:
             after_step(task)
+        if self._average is not None:
+            self._average.update(task)
         return loss
 
     def enter_eval(self, task: Task) -> None:
@@ -173,10 +177,19 @@ class Composed(Algorithm):
     # -- inside ------------------------------------------------------------------------------------
 
     def _named_parts(self) -> Iterator[tuple[str, Any]]:
-        yield from self.single.items()
-        yield from ((f"transform.{name}", part) for name, part in self.transforms.items())
-        if self.optimizer is not None:
-            yield "optimizer", self.optimizer
+        for kind in KINDS:
+            if kind == "transform":
+                yield from ((f"transform.{name}", part) for name, part in self.transforms.items())
+            elif kind == "optimizer" and self.optimizer is not None:
+                yield kind, self.optimizer
+            elif kind in self.single:
+                yield kind, self.single[kind]
+
+    def _declared(self) -> Iterator[tuple[str, Any]]:
+        """Parts as they can be asked before set-up: of optimizers and wrappers there are classes only."""
+        yield from ((kind, part) for kind, part in self._named_parts() if kind != "optimizer")
+        yield "optimizer", _class_of(self._optimizer_spec)
+        yield from ((f"wrapper.{name}", _class_of(spec)) for name, spec in self._wrapper_specs.items())
 
     def _clash(self) -> str | None:
         if "loss" in self.single and "objective" in self.single:
@@ -185,8 +198,11 @@ class Composed(Algorithm):
         if objective is not None and getattr(objective, "batch_level", False):
             if "reweighting" in self.single:
                 return "a batch-level objective has no per-example losses to reweight"
-            if getattr(self.single.get("estimator"), "per_example", False):
-                return "a batch-level objective has no per-example gradients"
+        if getattr(self.single.get("estimator"), "per_example", False):
+            if objective is not None:
+                return "an estimator of per-example gradients takes the loss's, not an objective's"
+            if getattr(self.single.get("surgery"), "batch_level", False):
+                return "a surgery that works on whole batches has no per-example gradients"
         return None
 
 
@@ -196,6 +212,17 @@ def _several(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, Mapping) and "_target_" not in spec:
         return dict(spec)
     return {"0": spec}
+
+
+def _class_of(spec: Any) -> Any:
+    if not isinstance(spec, Mapping):
+        return spec
+    from hydra.utils import get_object
+
+    try:
+        return get_object(spec["_target_"])
+    except Exception:  # noqa: BLE001 - building it will say what is wrong
+        return None
 
 
 def _least_positive(values: Iterator[int]) -> int:

@@ -6,6 +6,7 @@ A worker reads only what comes out of here, so editing ``conf/`` never changes a
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import re
@@ -13,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import labels, presets, search, values
@@ -59,7 +62,7 @@ def without_null(override: str) -> str:
 def finish(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """Resolve, check, label and complete a composed config."""
     config: dict[str, Any] = _plain(cfg)
-    default = _baseline(tuple(sorted(choices.items())))
+    default = _baseline(choices)
     values.check(config, default)
     changed = values.changed(config, default)
     config["label"] = config["label"] or labels.algorithm_label(choices, _preset_choices(choices), changed)
@@ -115,7 +118,6 @@ def hydra_ready(config_dirs: Sequence[Path] = ()) -> Iterator[None]:
     from hydra import initialize_config_dir
 
     presets.register(config_dirs)
-    _forget()
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="runner"):
         global _searchpath
         _searchpath = tuple(str(Path(d).resolve()) for d in config_dirs)
@@ -146,23 +148,50 @@ def _help() -> str:
 
 
 def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
+    """Config and choice of files. Files are composed once per choice; changed keys go on top of a copy."""
+    groups = tuple(o for o in overrides if _is_group(o))
+    cfg, choices = _compose_files(groups, _searchpath, _stamp())
+    cfg = copy.deepcopy(cfg)
+    keys = [o for o in overrides if not _is_group(o)]
+    # What Hydra itself does behind its defaults list, and so with its grammar and its errors.
+    parsed = OverridesParser.create().parse_overrides(keys)
+    sweeps = [str(o.input_line) for o in parsed if o.is_sweep_override()]
+    if sweeps:
+        raise UserError(f"{sweeps[0]}: add -m to sweep over it, or write [a,b] for a list")
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
+    return cfg, dict(choices)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compose_files(
+    groups: tuple[str, ...], searchpath: tuple[str, ...], _stamp: float
+) -> tuple[DictConfig, dict[str, str]]:
     import hydra
 
-    extra = [f"hydra.searchpath=[{','.join(f'file://{d}' for d in _searchpath)}]"] if _searchpath else []
-    cfg = hydra.compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
+    extra = [f"hydra.searchpath=[{','.join(f'file://{d}' for d in searchpath)}]"] if searchpath else []
+    cfg = hydra.compose("config", overrides=[*groups, *extra], return_hydra_config=True)
     choices = {k: str(v) for k, v in cfg.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
+    with open_dict(cfg):
+        del cfg["hydra"]
     return cfg, choices
 
 
-@functools.lru_cache(maxsize=4096)
-def _baseline(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+def _is_group(override: str) -> bool:
+    key = override.lstrip("+~").partition("=")[0]
+    return "/" in key or any((Path(base) / key).is_dir() for base in (CONF, *_searchpath) if key)
+
+
+def _stamp() -> float:
+    """Changes whenever a config file does: a notebook sees an edited YAML at the next call."""
+    files = [p for base in (CONF, *map(Path, _searchpath)) for p in base.rglob("*.yaml")]
+    return max((p.stat().st_mtime for p in files), default=0.0) + len(files)
+
+
+def _baseline(choices: Mapping[str, str]) -> dict[str, Any]:
     """The same choice of files without any changed key: what types are held against."""
-    picked = {group: choice for group, choice in choices if choice != "None" and group not in _SHAPING}
-    preset = _preset_choices(picked)
-    dropped = [f"~{g}" for g, choice in preset.items() if choice != "None" and g not in picked]
-    cfg, _ = _compose((*(f"{group}={choice}" for group, choice in picked.items()), *dropped))
+    picked = {group: choice for group, choice in choices.items() if choice != "None" and group not in _SHAPING}
+    dropped = [f"~{g}" for g, choice in _preset_choices(picked).items() if choice != "None" and g not in picked]
+    cfg, _ = _compose((*(f"{group}={choice}" for group, choice in sorted(picked.items())), *dropped))
     return _plain(cfg)
 
 
@@ -170,18 +199,7 @@ _SHAPING = ("experiment",)  # groups that set keys rather than add a part
 
 
 def _preset_choices(choices: Mapping[str, str]) -> dict[str, str]:
-    return dict(_choices_of(choices["algorithm"]))
-
-
-@functools.lru_cache(maxsize=256)
-def _choices_of(preset: str) -> tuple[tuple[str, str], ...]:
-    _, choices = _compose((f"algorithm={preset}",))
-    return tuple(choices.items())
-
-
-def _forget() -> None:
-    _baseline.cache_clear()
-    _choices_of.cache_clear()
+    return _compose((f"algorithm={choices['algorithm']}",))[1]
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -101,9 +101,10 @@ class Display:
     def _progress(self, event: dict[str, Any]) -> None:
         note = f"{event['metric']} {event['value']:.4g}" if event["event"] == "row" else None
         if self.bars is not None and self._cell is not None:
-            fields = {} if note is None else {"note": note}
             done, budget = min(event["drawn"], event["budget"]), event["budget"]
-            self.bars.update(self._cell, completed=done, total=budget, **fields)
+            self.bars.update(self._cell, completed=done, total=budget)
+            if note is not None:
+                self.bars.update(self._cell, note=note)
         elif note is not None and time.monotonic() - self._spoke > QUIET_SECONDS:
             self._spoke = time.monotonic()
             self._line(f"{escape(self._title)}: {event['drawn'] / event['budget']:.0%}, {note}")

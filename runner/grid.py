@@ -12,7 +12,7 @@ from runner.errors import UserError
 from runner.pool import Worker
 from runner.records import FINISHED
 
-INTERRUPTED = 130  # what a shell calls a process that Ctrl-C ended
+INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 
 
 def run_grid(grid: Sequence[Sequence[str]], config_dirs: Sequence[Path] = ()) -> int:

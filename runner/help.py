@@ -20,7 +20,8 @@ Train a training algorithm on a workload under a fair clock, and say when it rea
 
 TAIL = """\
 Parts go into any algorithm: algorithm/<kind>=<name>; algorithm/<kind>=null takes one out.
-Keys: name results_dir data_dir study trial label stop_at_target max_seconds checkpoint_every device threads log
+Keys: name results_dir data_dir study trial label stop_at_target max_seconds
+      checkpoint_every keep_checkpoint device threads log isolate
 `--cfg job` prints the composed config, `--hydra-help` Hydra's own flags.
 """
 

@@ -67,12 +67,12 @@ class Binary:
     def rows(self, outputs: Tensor, y: Tensor, loss: LossFn | None) -> Tensor:
         """See :class:`Kind`."""
         if loss is None:
-            return F.binary_cross_entropy_with_logits(outputs, y.to(outputs.dtype), reduction="none")
+            return F.binary_cross_entropy_with_logits(outputs, _as(outputs, y), reduction="none")
         return loss(two_logits(outputs.float()), y.long())
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         """See :class:`Kind`."""
-        return F.binary_cross_entropy_with_logits(outputs, y.to(outputs.dtype))
+        return F.binary_cross_entropy_with_logits(outputs, _as(outputs, y))
 
     def predict(self, outputs: Tensor, predict: LossPredict) -> Tensor:
         """See :class:`Kind`."""
@@ -114,6 +114,11 @@ class LanguageModel:
 
 
 KINDS: dict[str, Kind] = {"binary": Binary(), "multiclass": Multiclass(), "lm": LanguageModel()}
+
+
+def _as(outputs: Tensor, y: Tensor) -> Tensor:
+    # Tensor.to() costs microseconds even where there is nothing to do.
+    return y if y.dtype is outputs.dtype else y.to(outputs.dtype)
 
 
 def two_logits(s: Tensor) -> Tensor:

@@ -128,7 +128,8 @@ class Loop:
         self.clock.switch("train")
         self._set_alarm()
         while (drawn := cost.drawn) < boundary:
-            losses.append(step(task).detach())
+            loss = step(task)
+            losses.append(loss.detach() if loss.requires_grad else loss)
             cost.steps += 1
             if cost.drawn == drawn:
                 raise RuntimeError("step() drew no rows from the task's streams: the budget would never end")

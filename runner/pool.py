@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from runner.records import CellFolder, one_line
@@ -32,37 +32,24 @@ class Worker:
     def run(self, folder: CellFolder, notify: Callable[[Event], None] = lambda _event: None) -> dict[str, Any]:
         """Train the cell in ``folder``; returns its final status record.
 
-        A KeyboardInterrupt is passed on to the worker, which checkpoints and stops the cell; it is raised again
-        afterwards.
+        Raises:
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the worker has written its checkpoint.
         """
         process, events = self._started()
         assert process.stdin is not None
-        interrupted = False
-        try:
-            process.stdin.write(json.dumps({"folder": str(folder.path.resolve())}) + "\n")
-            process.stdin.flush()
-        except BrokenPipeError:
-            return self._died(folder)
-        reader = self._read(events)
-        while True:
+        with _Stop(process, notify) as stop:
             try:
-                event = next(reader, None)
-                if event is None:
-                    return self._died(folder)
-                if event["event"] == "end":
-                    break
-                notify(event)
-            except KeyboardInterrupt:
-                if interrupted:
-                    self.kill()
-                    raise
-                interrupted = True
-                notify({"event": "interrupted"})
-                process.send_signal(signal.SIGINT)
-        if interrupted:
+                process.stdin.write(json.dumps({"folder": str(folder.path.resolve())}) + "\n")
+                process.stdin.flush()
+                ended = self._follow(events, notify)
+            except BrokenPipeError:
+                ended = False
+        if stop.asked:
+            if not ended:
+                folder.set_status("preempted", error="stopped at once")
             self.close()
             raise KeyboardInterrupt
-        return folder.status()
+        return folder.status() if ended else self._died(folder)
 
     def close(self) -> None:
         """Let the worker end; kill it if it does not."""
@@ -101,10 +88,14 @@ class Worker:
         self._events = os.fdopen(read)
         return self._process, self._events
 
-    def _read(self, events: IO[str]) -> Iterator[Event]:
+    def _follow(self, events: IO[str], notify: Callable[[Event], None]) -> bool:
+        """Pass events on until the cell ends; False when the process ended first."""
         while line := events.readline():
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)
+            event = json.loads(line)
+            if event["event"] == "end":
+                return True
+            notify(event)
+        return False
 
     def _died(self, folder: CellFolder) -> dict[str, Any]:
         assert self._process is not None
@@ -123,3 +114,33 @@ class Worker:
         if self._events is not None:
             self._events.close()
         self._process = self._events = None
+
+
+class _Stop:
+    """While a cell runs, SIGINT and SIGTERM go to the worker, which checkpoints; a second one kills it.
+
+    A handler rather than an exception: nothing that is being read or written breaks off half-way.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], notify: Callable[[Event], None]) -> None:
+        self._process, self._notify = process, notify
+        self._before: dict[int, Any] = {}
+        self.asked = 0
+
+    def __enter__(self) -> _Stop:
+        with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to handle
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            self._notify({"event": "interrupted"})
+            self._process.send_signal(signal.SIGINT)
+        else:
+            self._process.kill()

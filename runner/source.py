@@ -21,7 +21,8 @@ ENTRY = "runner.execute"  # what a worker runs
 
 def source_hashes(config: Mapping[str, Any]) -> dict[str, str]:
     """Module name -> hash, for every project module that the cell of this config imports, transitively."""
-    todo, found = [ENTRY, *targets(config)], {}
+    # Where a cell logs to is no part of its numbers.
+    todo, found = [ENTRY, *targets({key: config.get(key) for key in ("algorithm", "workload")})], {}
     while todo:
         name = todo.pop()
         if name in found:
@@ -49,9 +50,13 @@ def targets(tree: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-@functools.lru_cache(maxsize=4096)
 def module_file(name: str) -> Path | None:
     """The source file of a project module; None for the standard library and installed packages."""
+    return _find(name, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _find(name: str, _search_path: tuple[str, ...]) -> Path | None:
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError, AttributeError):
@@ -81,7 +86,7 @@ def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
     package = name.split(".") if is_package else name.split(".")[:-1]
     for depth in range(1, len(package) + 1):
         yield ".".join(package[:depth])
-    for node in ast.walk(tree):
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -89,6 +94,18 @@ def _imports(tree: ast.AST, name: str, is_package: bool) -> Iterator[str]:
             module = ".".join([*base, *(node.module.split(".") if node.module else [])])
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under ``if TYPE_CHECKING:``."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            todo += node.orelse
+        else:
+            todo += ast.iter_child_nodes(node)
 
 
 def _strip_docstrings(tree: ast.AST) -> None:

@@ -78,7 +78,10 @@ class Task:
     def operate(self, surgery: Callable[[nn.Module, Task], nn.Module]) -> None:
         """Replace the model by ``surgery(model, task)``; :meth:`reset_model` repeats it."""
         self._surgeries.append(surgery)
-        self._install(surgery(self.model, self))
+        model = surgery(self.model, self)
+        for module in model.modules():
+            _uncount(module)  # the old model, where the new one wraps it
+        self._install(model)
 
     def reset_model(self) -> None:
         """Draw new initial weights in place, for a second phase. What the first one cost still counts."""
@@ -149,10 +152,8 @@ class Task:
 
     def backward_all(self, chunk: int = 1024) -> Tensor:
         """Add the gradient of the mean loss over the whole training split, ``chunk`` rows at a time."""
-        total = torch.zeros((), device=self.data.x.device)
-        for part in self.data.all().chunks(chunk):
-            total += self.backward(part, denominator=self.data.n)
-        return total
+        parts = self.data.all().chunks(chunk)
+        return torch.stack([self.backward(part, denominator=self.data.n) for part in parts]).sum()
 
     def per_sample_grads(self, batch: Batch) -> dict[str, Tensor]:
         """Gradient of each row's loss: parameter name -> (B, *shape). Counted as one pass over the rows."""
@@ -286,11 +287,14 @@ class Task:
     def _install(self, model: nn.Module) -> None:
         self.model = model
         self.params = [p for p in model.parameters() if p.requires_grad]
-        for module in model.modules():
-            for key, hook in list(module._forward_hooks.items()):
-                if isinstance(hook, _CallCounter):  # a copy of a counted model, or a wrapped one: count once
-                    del module._forward_hooks[key]
+        _uncount(model)  # it may be a copy of a counted model
         model.register_forward_hook(_CallCounter(self.cost))
+
+
+def _uncount(module: nn.Module) -> None:
+    for key, hook in list(module._forward_hooks.items()):
+        if isinstance(hook, _CallCounter):
+            del module._forward_hooks[key]
 
 
 class _CallCounter:

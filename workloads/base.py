@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -136,14 +137,14 @@ class TensorWorkload(ABC):
         if device not in self._on_device:
             data = self._loaded()
             self._on_device[device] = Data(*(s.to(device) for s in (data.train, data.validation, data.test)))
-        data = self._on_device[device]
+        data, training = self._on_device[device], self._without_scored_splits()
 
         def build_model() -> nn.Module:
-            return specialise(self.model().to(device), self.precision, self.compile)
+            return specialise(training.model().to(device), training.precision, training.compile)
 
         model = build_model()
         generator = torch.Generator(device).manual_seed(derive(seed, "augment"))
-        augment = self.augment()
+        augment = training.augment()
         stream = Stream(
             data.train.x,
             data.train.y,
@@ -173,6 +174,13 @@ class TensorWorkload(ABC):
             has_batchnorm=bool(batch_norms(model)),
             param_kind=self.param_kinds(model),
         )
+
+    def _without_scored_splits(self) -> Self:
+        """This workload as a task may hold on to it: no scored row can be reached from there."""
+        workload, train = copy.copy(self), self._loaded().train
+        nothing = Split(train.x[:0].clone(), train.y[:0].clone())
+        workload._data, workload._on_device = Data(train, nothing, nothing), {}
+        return workload
 
     def _loaded(self) -> Data:
         if self._data is None:
@@ -226,5 +234,3 @@ def _digest(split: Split) -> str:
         digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-

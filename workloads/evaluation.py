@@ -47,7 +47,9 @@ class Evaluation:
     def _predicted(self, outputs: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
         predicted = self.kind.predict(outputs, predict)
         if predicted.shape != outputs.shape:
-            raise ValueError(f"predict() must keep the shape {tuple(outputs.shape)}, got {tuple(predicted.shape)}")
+            raise ValueError(
+                f"predict() must keep the shape {tuple(outputs.shape)}, got {tuple(predicted.shape)}"
+            )
         return predicted
 
     def _right(self, outputs: Tensor, y: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from runner.task import Task
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.task import Task
 
 
 class Warmup:
     """Multiplier that climbs linearly to 1 over the first ``warmup`` share of the budget, then :meth:`decay`.
 
-    The climb counts the step that is about to be made, so that the first step does move.
+    The climb counts the step that is about to be made, so that the first step does move. A subclass
+    writes :meth:`decay` alone.
 
     Args:
         warmup: share of the budget, in [0, 1).
@@ -36,3 +40,14 @@ class Warmup:
     def decay(self, progress: float) -> float:
         """Multiplier after warm-up, at ``progress`` in [0, 1] of what is left."""
         raise NotImplementedError
+
+
+def share(name: str, value: float) -> float:
+    """``value``, which must lie in [0, 1].
+
+    Raises:
+        ValueError: when it does not; ``name`` says which hyperparameter.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")
+    return value

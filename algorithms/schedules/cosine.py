@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from algorithms.schedules._shape import Warmup
+from algorithms.schedules._shape import Warmup, share
 
 
 class Cosine(Warmup):
@@ -21,7 +21,7 @@ class Cosine(Warmup):
 
     def __init__(self, warmup: float = 0.05, final: float = 0.0) -> None:
         super().__init__(warmup)
-        self.final = final
+        self.final = share("final", final)
 
     def decay(self, progress: float) -> float:
         """See :class:`Warmup`."""

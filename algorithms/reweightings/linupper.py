@@ -1,0 +1,49 @@
+"""Weights that fade the rows with small losses out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from runner.batch import Batch
+from runner.task import Task
+
+SPREAD = 1e-6  # least spread of the losses that counts as one
+
+
+class LinUpper:
+    """Softmax weights that grow with the loss up to the middle of the batch's range, and are flat above.
+
+    Paper: Sow et al. 2025, Dynamic Loss-Based Sample Reweighting (ICLR 2025), and the authors' code.
+    Update: h = (2ℓ − (max ℓ + min ℓ)) / (max ℓ − min ℓ); w = B · softmax(min(h + 1, 1) / r).
+    Defaults: r 0.4, and plain means for the first 5 % of training (authors' GPT-2 code: 1,000 of 20,000
+        steps).
+    State: none.
+    Cost: 1 forward, 1 backward.
+    Pitfalls: one corrupt row sets the range: it then gets the top weight and all others the least. The
+        range is that of the batch it is given, so pieces of a batch give other weights. A row of a
+        language model is weighed as a whole. The logged training loss is the weighted one.
+    Deviations: weights are scaled to sum to B rather than 1, so that uniform weights are ones.
+
+    Args:
+        r: temperature, above 0; large ones give uniform weights.
+        warmup: share of the budget with uniform weights, in [0, 1).
+
+    Raises:
+        ValueError: for an r not above zero or a warm-up outside [0, 1).
+    """
+
+    def __init__(self, r: float = 0.4, warmup: float = 0.05) -> None:
+        if not r > 0:
+            raise ValueError(f"r must be above 0, got {r}")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup must lie in [0, 1), got {warmup}")
+        self.r, self.warmup = r, warmup
+
+    def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
+        """Weights, (B,), that sum to B, from the rows' losses, (B,)."""
+        if task.progress < self.warmup:
+            return torch.ones_like(losses)
+        low, high = torch.aminmax(losses)
+        h = (2 * losses - (high + low)) / (high - low).clamp(min=SPREAD)
+        return len(losses) * torch.softmax((h + 1).clamp(max=1) / self.r, dim=0)

@@ -1,0 +1,89 @@
+"""``python -m runner.check algorithm=mine``: is an algorithm well-behaved?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.errors import UserError, nearest
+
+EPILOG = """\
+examples:
+  python -m runner.check algorithm=lion                     every check, on every small workload
+  python -m runner.check algorithm=lion,adamw workload=digits
+  python -m runner.check algorithm=adamw algorithm/loss=label_smoothing --only resume,cost
+
+exit code: 0 all hold, 1 one fails, 2 bad input
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the checks and print a line for each.
+
+    Returns:
+        0 when every check holds, 1 when one fails, 2 for bad input, 130 after Ctrl-C.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    try:
+        return _listing() if arguments.list else _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.check",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="as for python -m runner: algorithm=… workload=… key=value"
+    )
+    parser.add_argument("--list", action="store_true", help="list the checks and leave")
+    parser.add_argument("--only", metavar="NAMES", help="run these checks alone, names by commas")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=Path,
+                        help="a folder of your own presets, parts and workloads")  # fmt: skip
+    return parser
+
+
+def _listing() -> int:
+    from runner.check.suite import CHECKS, summary
+
+    width = max(map(len, CHECKS))
+    for name, check in CHECKS.items():
+        print(f"{name:<{width}}  {summary(check)}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from runner.check.report import Report
+    from runner.check.subjects import subjects
+    from runner.check.suite import CHECKS, run_checks
+
+    names = arguments.only.split(",") if arguments.only else list(CHECKS)
+    for name in names:
+        if name not in CHECKS:
+            raise UserError(f"unknown check {name!r}: {nearest(name, CHECKS)}")
+    found = subjects(arguments.overrides, arguments.config_dir)
+    _configure(found[0].device)
+    report = Report()
+    for subject in found:
+        report.add(subject, run_checks(subject, names))
+    return report.close()
+
+
+def _configure(device: str) -> None:
+    """One thread, and on a GPU reproducible kernels: runs are compared bit for bit."""
+    from runner.machine import configure
+
+    configure(threads=1, deterministic=device != "cpu")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

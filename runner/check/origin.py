@@ -1,0 +1,76 @@
+"""Whose code is it: the project's (or its user's), the harness's, or a library's?"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, ModuleType
+
+import torch
+
+from runner.paths import ROOT
+
+CHECKS = str(Path(__file__).parent)
+TORCH = str(Path(torch.__file__).parent)
+STANDARD = tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")))
+
+
+@functools.lru_cache(maxsize=4096)
+def is_library(file: str) -> bool:
+    """Whether ``file`` belongs to Python or to an installed package, or is no real file (``<string>``)."""
+    if "site-packages" in file or "dist-packages" in file:
+        return True
+    return file.startswith(STANDARD) or not Path(file).is_absolute()
+
+
+def is_project(module: str) -> bool:
+    """Whether a module holds methods: not the harness's, not a library's, not the running script."""
+    if module.partition(".")[0] in ("runner", "workloads", "__main__"):
+        return False
+    if module.partition(".")[0] == "algorithms":
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and not is_library(file)
+
+
+def method_modules(targets: Iterator[str]) -> list[ModuleType]:
+    """The loaded project modules of the packages that hold ``targets`` (dotted paths of classes)."""
+    roots = {_package(target) for target in targets if is_project(target.rpartition(".")[0])}
+    prefixes = tuple(f"{root}." for root in roots)
+    names = [name for name in sys.modules if f"{name}.".startswith(prefixes) and is_project(name)]
+    return [sys.modules[name] for name in sorted(names)]
+
+
+def _package(target: str) -> str:
+    module = target.rpartition(".")[0]
+    return "algorithms" if module.startswith("algorithms.") else module.rpartition(".")[0] or module
+
+
+def frames(start: FrameType | None) -> Iterator[FrameType]:
+    """``start`` and the frames that called it, innermost first."""
+    while start is not None:
+        yield start
+        start = start.f_back
+
+
+def is_check(frame: FrameType) -> bool:
+    """Whether a frame runs code of the checks."""
+    return frame.f_code.co_filename.startswith(CHECKS)
+
+
+def culprit(start: FrameType | None) -> FrameType | None:
+    """The innermost frame that is neither a library's nor the checks' own."""
+    ours = (f for f in frames(start) if not is_library(f.f_code.co_filename) and not is_check(f))
+    return next(ours, None)
+
+
+def place(frame: FrameType | None) -> str:
+    """``file:line`` of a frame, relative to the project where it lies in it."""
+    if frame is None:
+        return "an unknown place"
+    path = Path(frame.f_code.co_filename)
+    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+    return f"{shown}:{frame.f_lineno}"

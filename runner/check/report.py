@@ -1,0 +1,54 @@
+"""What a person sees: a table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from runner.check.result import Result
+from runner.check.subject import Subject
+
+WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "n/a"}
+STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim"}
+
+
+class Report:
+    """Prints results as they come, and counts them."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.counts: Counter[str] = Counter()
+
+    def add(self, subject: Subject, results: Iterable[tuple[str, Result]]) -> None:
+        """Print the results of one subject, one line a check."""
+        title = f"{subject.label} on {subject.workload['name']}"
+        if self.console.is_terminal:
+            self._live(title, results)
+            return
+        for name, result in results:
+            self.counts[result.status] += 1
+            line = f"{WORDS[result.status]:<6}  {title}  {name:<10}  {result.message}"
+            self.console.print(Text(line.rstrip()), soft_wrap=True)
+
+    def close(self) -> int:
+        """Print the sum; returns the exit code."""
+        counts = self.counts
+        line = f"{counts['ok']} ok, {counts['failed']} failed, {counts['skipped']} not applicable"
+        self.console.print(Text(line, style="bold red" if counts["failed"] else "bold green"))
+        return 1 if counts["failed"] else 0
+
+    def _live(self, title: str, results: Iterable[tuple[str, Result]]) -> None:
+        self.console.print(Text(title, style="bold"))
+        table = Table(show_header=False, box=None, pad_edge=False)
+        with Live(table, console=self.console, auto_refresh=False) as live:
+            for name, result in results:
+                self.counts[result.status] += 1
+                table.add_row(
+                    Text(WORDS[result.status], style=STYLES[result.status]), name, Text(result.message)
+                )
+                live.refresh()

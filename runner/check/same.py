@@ -1,0 +1,59 @@
+"""Bitwise equality of nested states, and a path to the first difference."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def difference(a: Any, b: Any, path: str = "") -> str | None:
+    """Where and how ``a`` differs from ``b``, bit for bit (NaN equals NaN); None where they are the same."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return _tensors(a, b, path)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return _mappings(a, b, path)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return _sequences(a, b, path)
+    if isinstance(a, float) and isinstance(b, float):
+        return None if struct.pack("d", a) == struct.pack("d", b) else f"{path}: {a!r} against {b!r}"
+    return None if type(a) is type(b) and a == b else f"{path}: {a!r} against {b!r}"
+
+
+def copied(tree: Any) -> Any:
+    """The same nested state with every tensor cloned."""
+    if isinstance(tree, Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, Mapping):
+        return {key: copied(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(copied(value) for value in tree)
+    return tree
+
+
+def _mappings(a: Mapping[Any, Any], b: Mapping[Any, Any], path: str) -> str | None:
+    if set(a) != set(b):
+        odd = sorted(map(str, set(a) ^ set(b)))
+        return f"{path}: only one of the two has {', '.join(odd[:3])}"
+    found = (difference(a[key], b[key], f"{path}.{key}" if path else str(key)) for key in a)
+    return next((fault for fault in found if fault is not None), None)
+
+
+def _sequences(a: Sequence[Any], b: Sequence[Any], path: str) -> str | None:
+    if len(a) != len(b):
+        return f"{path}: {len(a)} entries against {len(b)}"
+    found = (difference(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
+    return next((fault for fault in found if fault is not None), None)
+
+
+def _tensors(a: Tensor, b: Tensor, path: str) -> str | None:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return f"{path}: {tuple(a.shape)} {a.dtype} against {tuple(b.shape)} {b.dtype}"
+    a, b = a.detach().cpu().contiguous().reshape(-1), b.detach().cpu().contiguous().reshape(-1)
+    if torch.equal(a.view(torch.uint8), b.view(torch.uint8)):
+        return None
+    gap = (a.double() - b.double()).abs().max().item() if a.is_floating_point() else "values"
+    return f"{path}: tensors differ by {gap:.3g}" if isinstance(gap, float) else f"{path}: {gap} differ"

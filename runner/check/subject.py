@@ -1,0 +1,140 @@
+"""The algorithm under test on one small workload, and the runs that several checks share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.algorithm import Algorithm
+from runner.batch import Info
+from runner.build import build_part
+from runner.check.modules import fresh_modules
+from runner.check.trial import Pieces, Trial, build, train
+
+SHORT = 20  # steps: more than an epoch of breast_cancer
+LONG = 60  # steps: enough to see the loss fall
+BATCH = 32  # rows a step, at most
+EVAL_EVERY = 8  # steps between evaluations of an ordinary short run
+LEAST = 4  # steps, however many rows one draws
+
+
+@dataclass
+class Subject:
+    """A resolved algorithm on a resolved workload.
+
+    Attributes:
+        algorithm: the algorithm's config, with its ``_target_``.
+        workload: the workload's config; batch size, budget and evaluation grid are made small.
+        label: the algorithm's name.
+        small: configs of all small workloads, of which the algorithm must fit at least one.
+        device: where to train.
+        data_dir: where data lies.
+    """
+
+    algorithm: Mapping[str, Any]
+    workload: Mapping[str, Any]
+    label: str = "algorithm"
+    small: Sequence[Mapping[str, Any]] = ()
+    device: str = "cpu"
+    data_dir: Path = Path("data")
+
+    def build_algorithm(self) -> Algorithm:
+        """A fresh instance."""
+        return build_part("algorithm", self.algorithm, prefix="")
+
+    def pieces(self, steps: int = SHORT, warmup: int = 0, setup: bool = True, **changes: Any) -> Pieces:
+        """A fresh cell with a budget of ``steps`` steps, and with ``changes`` to its workload."""
+        workload = {**self._small_batches, "budget_samples": self.budget(steps), **changes}
+        return build(
+            self.build_algorithm,
+            workload,
+            device=self.device,
+            data_dir=self.data_dir,
+            warmup=warmup,
+            setup=setup,
+        )
+
+    def train(self, steps: int = SHORT, warmup: int = 0, precision: str | None = None, **watch: Any) -> Trial:
+        """A fresh run in a process as good as new; ``watch`` as in :func:`runner.check.trial.train`."""
+        changes: dict[str, Any] = {} if precision is None else {"precision": precision}
+        with self.fresh():
+            return self.train_here(self.pieces(steps, warmup, **changes), **watch)
+
+    def train_here(self, pieces: Pieces, eval_every: int = EVAL_EVERY, **watch: Any) -> Trial:
+        """Train ``pieces`` in the process as it is, evaluating every so many steps."""
+        return train(pieces, eval_every=eval_every * self.rows, **watch)
+
+    def budget(self, steps: int) -> int:
+        """Rows of ``steps`` default batches; fewer steps where one draws far more rows than that."""
+        return max(steps * self._small_batches["batch_size"], max(LEAST, steps // 4) * self.rows)
+
+    def fresh(self) -> AbstractContextManager[None]:
+        """Inside, the method's modules are as in a new process."""
+        return fresh_modules(target for _, target in self.targets())
+
+    def targets(self) -> Iterator[tuple[str, str]]:
+        """(kind, dotted path) of every part, or of a whole algorithm; the harness's own classes left out."""
+        yield from ((kind, path) for kind, path in _targets(self.algorithm) if not path.startswith("runner."))
+
+    # -- runs and facts that several checks share --------------------------------------------------------
+
+    @functools.cached_property
+    def info(self) -> Info:
+        """The facts of the workload, at its own budget."""
+        return self.info_of(self.workload)
+
+    def info_of(self, workload: Mapping[str, Any]) -> Info:
+        """The facts that a workload hands to algorithms."""
+        pieces = build(
+            self.build_algorithm, workload, device=self.device, data_dir=self.data_dir, setup=False
+        )
+        return pieces.task.info
+
+    @functools.cached_property
+    def refusal(self) -> str | None:
+        """The algorithm's reason not to run on this workload."""
+        return self.build_algorithm().compatible(self.info)
+
+    @functools.cached_property
+    def rows(self) -> int:
+        """Rows that a step draws: at least the default batch, or what the second step does."""
+        with self.fresh():
+            workload = self._small_batches
+            pieces = build(self.build_algorithm, workload, device=self.device, data_dir=self.data_dir)
+            pieces.algorithm.step(pieces.task)
+            first = pieces.task.cost.drawn
+            pieces.algorithm.step(pieces.task)
+        return max(workload["batch_size"], pieces.task.cost.drawn - first)
+
+    @property
+    def _small_batches(self) -> dict[str, Any]:
+        size = min(BATCH, self.workload["batch_size"])
+        return {**self.workload, "batch_size": size, "target": None}
+
+    @functools.cached_property
+    def twice(self) -> tuple[Trial, Trial]:
+        """Two short runs, one behind the other in one process."""
+        with self.fresh():
+            return self.train_here(self.pieces()), self.train_here(self.pieces())
+
+    @property
+    def short(self) -> Trial:
+        """The undisturbed short run that others are held against."""
+        return self.twice[0]
+
+    @functools.cached_property
+    def long(self) -> Trial:
+        """A run long enough to see the loss fall, evaluated at its start and its end."""
+        return self.train(LONG, eval_every=LONG)
+
+
+def _targets(config: Mapping[str, Any], kind: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(config.get("_target_"), str):
+        yield kind or "algorithm", config["_target_"]
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _targets(value, f"{kind}.{key}" if kind else str(key))

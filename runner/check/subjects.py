@@ -1,0 +1,51 @@
+"""From overrides to subjects: one for each algorithm and each small workload."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.check.subject import Subject
+from runner.config import compose, hydra_ready
+from runner.errors import UserError
+
+SMALL = ("digits", "breast_cancer")  # embedded, and fast enough to run every check on
+
+
+def subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[Subject]:
+    """What ``overrides`` name: ``workload=`` none means all small ones; several by commas.
+
+    Raises:
+        UserError: without an ``algorithm=``, or for what :func:`runner.config.compose` refuses.
+    """
+    algorithms, rest = _split(overrides, "algorithm")
+    workloads, rest = _split(rest, "workload")
+    if not algorithms:
+        raise UserError("which algorithm? try: python -m runner.check algorithm=adamw")
+    small = tuple(small_workload(name) for name in SMALL)
+    with hydra_ready(config_dirs):
+        configs = [
+            compose([f"algorithm={algorithm}", f"workload={workload}", *rest], config_dirs)
+            for workload in workloads or SMALL
+            for algorithm in algorithms
+        ]
+    return [subject(config, small) for config in configs]
+
+
+def subject(config: dict[str, Any], small: Sequence[dict[str, Any]]) -> Subject:
+    """The subject of a resolved config."""
+    device, data_dir = config["device"], Path(config["data_dir"])
+    return Subject(config["algorithm"], config["workload"], config["label"], small, device, data_dir)
+
+
+@functools.cache
+def small_workload(name: str) -> dict[str, Any]:
+    """The config of a workload as it stands."""
+    return compose([f"workload={name}"])["workload"]
+
+
+def _split(overrides: Sequence[str], key: str) -> tuple[list[str], list[str]]:
+    chosen = [o.partition("=")[2].split(",") for o in overrides if o.startswith(f"{key}=")]
+    return (chosen[-1] if chosen else []), [o for o in overrides if not o.startswith(f"{key}=")]

@@ -1,0 +1,71 @@
+"""All checks, by name and in order."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+
+from runner.check import cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
+from runner.check.result import Result, failed, not_applicable
+from runner.check.subject import Subject
+from runner.records import one_line
+
+Check = Callable[[Subject], Result]
+
+CHECKS: dict[str, Check] = {
+    "card": cards.check_card,
+    "compatible": fit.check_compatible,
+    "step": learning.check_step,
+    "learns": learning.check_learns,
+    "repeat": trajectory.check_repeat,
+    "resume": trajectory.check_resume,
+    "warmup": trajectory.check_warmup,
+    "randomness": trajectory.check_randomness,
+    "inert": evaluation.check_inert,
+    "swap": evaluation.check_swap,
+    "bf16": learning.check_bf16,
+    "syncs": syncs.check_syncs,
+    "cost": costs.check_cost,
+    "splits": fairness.check_splits,
+    "clock": fairness.check_clock,
+}
+ALWAYS = ("card", "compatible")  # of the checks, those that need no run
+
+
+def run_checks(subject: Subject, names: Iterable[str] = CHECKS) -> Iterator[tuple[str, Result]]:
+    """Run the checks of those names on ``subject``, one by one; only a few where it refuses the workload."""
+    refusal, left_out = _refusal(subject), False
+    for name in names:
+        if name in ALWAYS or refusal is None:
+            yield name, run_check(name, subject)
+        else:
+            left_out = True
+    if left_out:
+        yield "the others", not_applicable(f"not for this workload: {refusal}")
+
+
+def run_check(name: str, subject: Subject) -> Result:
+    """One check; an algorithm that breaks while it is looked at has failed it."""
+    try:
+        if name not in ALWAYS and subject.refusal is not None:
+            return not_applicable(f"not for this workload: {subject.refusal}")
+        return CHECKS[name](subject)
+    except Exception as error:
+        return failed(one_line(f"{type(error).__name__}: {error} ({_place(error)})"))
+
+
+def _refusal(subject: Subject) -> str | None:
+    try:
+        return subject.refusal
+    except Exception:  # then the checks themselves say so
+        return None
+
+
+def summary(check: Check) -> str:
+    """The first line of a check's docstring."""
+    return (check.__doc__ or "").strip().split("\n", 1)[0]
+
+
+def _place(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename.rpartition('/')[2]}:{last.lineno}"

@@ -1,0 +1,144 @@
+"""Does a step wait for the device? Seen from the operations it asks for, so that a CPU shows it too."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from runner.check.origin import TORCH, culprit, frames, is_check, is_library, place
+from runner.check.result import Result, failed, ok
+from runner.check.subject import SHORT, Subject
+from runner.check.trial import Pieces
+
+LAZY = 3  # first steps, in which state is made
+WAITING = {
+    "_local_scalar_dense": "a tensor's value",
+    "nonzero": "nonzero",
+    "masked_select": "masked_select",
+    "_unique": "unique",
+    "_unique2": "unique",
+    "unique_dim": "unique",
+    "unique_consecutive": "unique_consecutive",
+    "equal": "torch.equal",
+    "allclose": "torch.allclose",
+    "bincount": "bincount",
+    "_linalg_check_errors": "a linalg call that checks for errors",
+}
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
+COUNTERS = ("step", "mu_product")  # that torch.optim keeps on the CPU, unless capturable or fused
+TO_HOST = {"tolist": "tolist()", "numpy": "numpy()", "__array__": "a numpy array of it", "cpu": "cpu()"}
+
+
+def check_syncs(subject: Subject) -> Result:
+    """No step waits for the device, but for one in every ``syncs_every`` where that is declared.
+
+    Reading a value (.item(), float(), if tensor), nonzero, boolean indexing, unique, tolist, numpy and cpu
+    wait. torch.optim reading its own step counters, which lie on the CPU, does not.
+    """
+    watch = Watch()
+    trial = subject.train(around=watch.step)
+    every = trial.pieces.algorithm.syncs_every
+    allowed = -(-SHORT // every) if every else 0
+    if len(watch.waits) <= allowed:
+        return ok(f"declares syncs_every={every}" if every else "")
+    (what, where), _ = Counter(wait for step in watch.waits.values() for wait in step).most_common(1)[0]
+    share = f"{len(watch.waits)} of {len(trial.steps)} steps"
+    declared = f"syncs_every={every}" if every else "none (syncs_every)"
+    return failed(f"{share} wait for the device, by {what} at {where}; declared: {declared}")
+
+
+class Watch:
+    """Collects what waits, by step.
+
+    Attributes:
+        waits: step -> (what, where) for each wait of that step.
+    """
+
+    def __init__(self) -> None:
+        self.waits: dict[int, list[tuple[str, str]]] = {}
+
+    @contextmanager
+    def step(self, pieces: Pieces) -> Iterator[None]:
+        """Watch one step, past the first few."""
+        number = pieces.task.cost.steps
+        if number < LAZY:
+            yield
+            return
+
+        def note(what: str) -> None:
+            frame = sys._getframe(2)
+            self.waits.setdefault(number, []).append((what, place(culprit(frame))))
+
+        with _Calls(note), _Operations(note):
+            yield
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self, note: Any) -> None:
+        super().__init__()
+        self.note = note
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if what := _waiting(name, func, args, kwargs or {}):
+            tensor = args[0] if args and isinstance(args[0], Tensor) else None
+            if not _own_counter(sys._getframe(1), tensor):
+                self.note(what)
+        return func(*args, **(kwargs or {}))
+
+
+class _Calls(TorchFunctionMode):
+    """Copies to the host, which are no operation at all where the device is the CPU."""
+
+    def __init__(self, note: Any) -> None:
+        super().__init__()
+        self.note = note
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in TO_HOST and args and isinstance(args[0], Tensor):
+            self.note(TO_HOST[name])
+        elif name == "to" and any(isinstance(arg, str) and arg == "cpu" for arg in args):
+            self.note('to("cpu")')
+        return func(*args, **(kwargs or {}))
+
+
+def _waiting(name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> str | None:
+    if name in WAITING:
+        return WAITING[name]
+    if name == "repeat_interleave" and kwargs.get("output_size") is None:
+        return "repeat_interleave without output_size"
+    if name in INDEXING:
+        masks = any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] or ())
+        fills = name != "index" and len(args) > 2 and args[2].numel() == 1  # becomes masked_fill
+        return "boolean indexing" if masks and not fills else None
+    if name in ("_to_copy", "copy_") and args and isinstance(args[-1], Tensor) and args[-1].is_cuda:
+        target = kwargs.get("device", args[0].device)
+        return "a copy to the CPU" if torch.device(target).type == "cpu" else None
+    return None
+
+
+def _own_counter(start: FrameType, tensor: Tensor | None) -> bool:
+    """Whether code of torch.optim reads the step counter of one of its optimizers."""
+    for frame in frames(start):
+        file = frame.f_code.co_filename
+        if not is_library(file) and not is_check(frame):
+            return False
+        owner = frame.f_locals.get("self")
+        if (
+            file.startswith(f"{TORCH}/optim")
+            and isinstance(owner, torch.optim.Optimizer)
+            and tensor is not None
+        ):
+            counters = (state.get(name) for state in owner.state.values() for name in COUNTERS)
+            return any(isinstance(c, Tensor) and c.data_ptr() == tensor.data_ptr() for c in counters)
+    return False

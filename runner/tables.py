@@ -1,0 +1,236 @@
+"""An experiment's folder as two tables: ``cells``, a row a cell, and ``evals``, a row an evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import UserError
+from runner.files import read_json
+from runner.records import FINISHED, CellFolder
+
+if TYPE_CHECKING:  # the launcher imports this module, and has no use for pandas
+    import pandas as pd
+
+Record = dict[str, Any]
+KEYS = ("id", "workload", "label", "study", "trial")
+UNITS = ("samples", "seconds", "steps", "drawn")
+FIRST = (*KEYS, "status", "hit", *(f"{unit}_to_target" for unit in UNITS), "best_metric", "metric", "target")
+
+
+def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All cells of an experiment, finished or not. What moved to ``superseded/`` is left out.
+
+    Args:
+        folder: the experiment's folder, ``results/<name>``.
+
+    Returns:
+        ``cells``: ``id, workload, label, study, trial, status``, the summary of a finished cell
+        (``samples_to_target`` and the like are infinite where it missed, NaN where it is unfinished or has
+        no target), ``best_metric`` (validation, so far), ``error``, ``host``, ``job``, ``device``,
+        ``threads``, ``source``, ``commit``, ``data_checksum``, and hyperparameters as ``hparam/<key>``.
+        ``evals``: ``id, workload, label, study, trial`` and what was measured, in order.
+
+    Raises:
+        UserError: when there is no such folder, or no cell in it.
+    """
+    found = [(record, rows) for path in cell_paths(Path(folder)) for record, rows in _read(path)]
+    if not found:
+        raise UserError(f"{folder} holds no cells{_experiments_in(Path(folder))}")
+    cells = _frame([record for record, _ in found], FIRST)
+    evals = _frame([row for _, rows in found for row in rows]).drop(columns=list(KEYS), errors="ignore")
+    owner = [place for place, (_, rows) in enumerate(found) for _ in rows]
+    for place, key in enumerate(KEYS):
+        evals.insert(place, key, cells[key].take(owner).array)
+    return cells, evals
+
+
+def cell_row(path: Path) -> pd.Series:
+    """One cell's row of the ``cells`` table.
+
+    Raises:
+        UserError: when ``path`` is no cell's folder.
+    """
+    for record, _ in _read(path):
+        return _frame([record], FIRST).iloc[0]
+    raise UserError(f"{path} is not the folder of a cell")
+
+
+def cell_paths(folder: Path) -> list[Path]:
+    """The folders under ``cells/``, by name.
+
+    Raises:
+        UserError: when the experiment's folder does not exist.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}")
+    try:
+        with os.scandir(folder / "cells") as entries:
+            return [folder / "cells" / name for name in sorted(e.name for e in entries if e.is_dir())]
+    except FileNotFoundError:
+        return []
+
+
+# -- one cell ----------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> Iterator[tuple[Record, list[Record]]]:
+    """The cell in ``path`` and its evaluations; nothing where there is no cell."""
+    folder = CellFolder(path)
+    card = _card(folder)
+    if card is None:
+        return
+    rows, status, manifest = folder.evals(), folder.status(), folder.manifest()
+    summary = status.get("summary")
+    summary = summary if isinstance(summary, dict) else {}
+    yield (
+        {
+            **summary,
+            **{key: value for key, value in card.items() if value is not None or key not in summary},
+            "status": str(status.get("status", "pending")),
+            **_to_target(summary, finished=status.get("status") in FINISHED),
+            "best_metric": _best(rows, card, summary),
+            **{key: status.get(key) or manifest.get(key) for key in ("host", "job")},
+            "error": status.get("error"),
+            **_origin(manifest),
+            "folder": path.name,
+        },
+        rows,
+    )
+
+
+def _card(folder: CellFolder) -> Record | None:
+    """Who the cell is: from ``cell.json``, or from the larger and slower ``config.yaml``."""
+    card = read_json(folder.path / "cell.json") or {}
+    config = {} if {"hparams", "metric"} <= card.keys() else _config(folder)
+    workload = config.get("workload")
+    workload = workload if isinstance(workload, dict) else {}
+    both = {**config, **card}
+    if any(key not in both for key in ("id", "label", "study", "trial")):
+        if folder.status_file.exists() or folder.evals_file.exists():
+            warnings.warn(
+                f"{folder.path} is left out: neither cell.json nor config.yaml says what it is", stacklevel=2
+            )
+        return None
+    facts = {key: both.get(key) for key in ("device", "threads", "targets")}
+    facts |= {key: card.get(key, workload.get(key)) for key in ("data", "precision", "metric", "minimize")}
+    hparams = card["hparams"] if "hparams" in card else hyperparameters(config.get("algorithm"))
+    name = both.get("workload_label") or workload.get("name") or card.get("workload")
+    return {
+        "id": str(both["id"]),
+        "workload": str(name),
+        "label": str(both["label"]),
+        "study": both["study"],
+        "trial": both["trial"],
+        **facts,
+        **{f"hparam/{key}": value for key, value in hparams.items()},
+    }
+
+
+def _config(folder: CellFolder) -> Record:
+    try:
+        config = folder.config()
+    except Exception:  # absent, unreadable or damaged YAML: all the same here
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def hyperparameters(algorithm: object, prefix: str = "") -> Record:
+    """The numbers, words and lists of an algorithm's config by dotted key; classes are left out."""
+    if not isinstance(algorithm, Mapping):
+        return {}
+    flat: Record = {}
+    for key, value in algorithm.items():
+        if isinstance(value, Mapping):
+            flat |= hyperparameters(value, f"{prefix}{key}.")
+        elif key != "_target_":
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _to_target(summary: Mapping[str, Any], finished: bool) -> Record:
+    missed = math.inf if finished and summary.get("target") is not None else math.nan
+    return {f"{unit}_to_target": _number(summary.get(f"{unit}_to_target"), missed) for unit in UNITS}
+
+
+def _best(rows: Sequence[Record], card: Record, summary: Mapping[str, Any]) -> float:
+    metric = summary.get("metric", card["metric"])
+    values = [_number(row.get(f"validation/{metric}"), math.nan) for row in rows]
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return math.nan
+    return min(values) if summary.get("minimize", card["minimize"]) else max(values)
+
+
+def _origin(manifest: Mapping[str, Any]) -> Record:
+    """Where the numbers come from: source, commit, data, hardware."""
+    git, data, hardware = (manifest.get(key) for key in ("git", "data", "hardware"))
+    git, data, hardware = (part if isinstance(part, dict) else {} for part in (git, data, hardware))
+    return {
+        "source": manifest.get("source"),
+        "commit": git.get("commit"),
+        "dirty": git.get("dirty"),
+        "data_checksum": _digest(data) if data else None,
+        "hardware": hardware.get("device"),
+        "resumes": manifest.get("resumes", 0),
+        "started": manifest.get("started"),
+    }
+
+
+def _digest(checksums: Mapping[str, Any]) -> str:
+    import hashlib
+
+    return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _number(value: Any, otherwise: float) -> float:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if good else otherwise
+
+
+def _experiments_in(folder: Path) -> str:
+    names = sorted(path.parent.name for path in folder.glob("*/cells"))
+    return f"; did you mean {', '.join(str(folder / name) for name in names[:5])}?" if names else ""
+
+
+# -- frames ------------------------------------------------------------------------------------------
+
+
+def _frame(records: Sequence[Record], first: Iterable[str] = ()) -> pd.DataFrame:
+    """One column a key, those in ``first`` in front, each with one dtype whatever the files held."""
+    import pandas as pd
+
+    names = dict.fromkeys(first)
+    for record in records:
+        if not record.keys() <= names.keys():
+            names |= dict.fromkeys(record)
+    return pd.DataFrame({name: _column([record.get(name) for record in records]) for name in names})
+
+
+def _column(values: list[Any]) -> pd.Series:
+    import pandas as pd
+
+    kinds = set(map(type, values))
+    missing = type(None) in kinds
+    kinds.discard(type(None))
+    dtype = None
+    if kinds == {bool}:
+        dtype = "boolean" if missing else "bool"
+    elif kinds == {int}:
+        dtype = "Int64" if missing else "int64"
+    elif kinds and kinds <= {int, float}:
+        dtype = "float64"
+    if dtype is not None:
+        with contextlib.suppress(OverflowError):
+            return pd.Series(values, dtype=dtype)
+    return pd.Series(values if kinds <= {str} else [None if v is None else _text(v) for v in values])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,51 @@
+"""Presets of torch's own classes: built from their YAML, they are the variant that the card says."""
+
+import pytest
+import torch
+
+from runner.build import build_part
+from tests.problems import PROBLEMS, Problem, Update, part_config, run_optimizer, run_reference
+
+
+def from_yaml(name: str, **changes: object):
+    return lambda params: build_part("optimizer", part_config("optimizer", name, **changes), params)
+
+
+def literal_momentum(lr: float, mu: float, decay: float, nesterov: bool) -> Update:
+    buffers: dict[tuple[int, int], float] = {}
+
+    def update(t: int, x: list[list[float]], g: list[list[float]]) -> None:
+        for i in range(len(x)):
+            for j in range(len(x[i])):
+                gradient = g[i][j] + decay * x[i][j]
+                buffer = gradient if t == 1 else mu * buffers[i, j] + gradient
+                buffers[i, j] = buffer
+                x[i][j] -= lr * (gradient + mu * buffer if nesterov else buffer)
+
+    return update
+
+
+SPECS = {
+    "nesterov": (
+        {"weight_decay": 0.01},
+        [[0.4281, 0.2381], [0.08422061, -0.44897939], [0.04927077, -0.93028624]],
+    ),
+    "adamw": ({"weight_decay": 0.1}, [[0.89, 0.89], [0.78182297, 0.78141652], [0.67613061, 0.67448492]]),
+    # Exact fractions of x ← x − lr·g + μ·(x − x_before), Polyak's two-term form.
+    "sgd": ({"weight_decay": 0.01}, [[0.699, 0.599], [0.257801, -0.052199], [-0.111656301, -0.753566201]]),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_spec_quad(name: str):
+    changes, expected = SPECS[name]
+    got = run_optimizer(from_yaml(name, lr=0.1, **changes), 3)
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("name", ["sgd", "nesterov"])
+def test_reference_momentum(name: str, problem: Problem):
+    got = run_optimizer(from_yaml(name, lr=0.02, weight_decay=0.05), 50, problem)
+    reference = literal_momentum(0.02, 0.9, 0.05, nesterov=name == "nesterov")
+    torch.testing.assert_close(got, run_reference(reference, 50, problem), rtol=1e-9, atol=1e-12)

@@ -1,0 +1,82 @@
+"""Plugins that go wrong in the ways plugins do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import torch
+
+
+class Plain(torch.optim.SGD):
+    """SGD that calls :meth:`go_wrong` at its fifth step."""
+
+    def __init__(self, params: object, lr: float = 0.1, **_others: object) -> None:
+        super().__init__(params, lr=lr)  # pyright: ignore[reportArgumentType]
+        self.calls = 0
+
+    def step(self, closure: None = None) -> None:
+        self.calls += 1
+        if self.calls == 5:
+            self.go_wrong()
+        super().step()
+
+    def go_wrong(self) -> None:
+        pass
+
+
+class Raises(Plain):
+    def go_wrong(self) -> None:
+        raise ZeroDivisionError("the plugin's own mistake")
+
+
+class Exits(Plain):
+    def go_wrong(self) -> None:
+        sys.exit(7)
+
+
+class HardExits(Plain):
+    def go_wrong(self) -> None:
+        os._exit(3)
+
+
+class Killed(Plain):
+    def go_wrong(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Segfaults(Plain):
+    def go_wrong(self) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class OutOfMemory(Plain):
+    def go_wrong(self) -> None:
+        raise torch.OutOfMemoryError("planted")
+
+
+class Explodes(Plain):
+    """Turns the weights into NaN."""
+
+    def go_wrong(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.fill_(float("nan"))
+
+
+class Prints(Plain):
+    def go_wrong(self) -> None:
+        print("a word from the plugin")
+
+
+class Hoarder:
+    """A sampler that hands out its first batch for ever."""
+
+    def __init__(self) -> None:
+        self.batch = None
+
+    def __call__(self, task: object) -> object:
+        if self.batch is None:
+            self.batch = task.data.next()  # pyright: ignore[reportAttributeAccessIssue]
+        return self.batch

@@ -1,0 +1,292 @@
+"""A cell's life: run, skip, fail, diverge, go stale, be killed and go on."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runner.cell import Cell
+from runner.display import Display, outcome
+from runner.execute import run_cell
+from runner.grid import run_grid, run_one
+from runner.pool import Worker
+
+TIMES = ("seconds", "wall_seconds", "compile_seconds", "seconds_to_target", "cpu_seconds", "cpu_over_wall",
+         "cpu_waited_seconds", "contended")  # fmt: skip
+
+
+def cell(tmp_path: Path, *overrides: str) -> Cell:
+    return Cell.from_overrides([f"results_dir={tmp_path}", "workload.target=0.97", *overrides])
+
+
+def untimed(record: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in record.items() if k not in TIMES and not k.startswith("clock/")}
+
+
+def result(c: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What must not depend on when, where and how often a cell was run."""
+    return untimed(c.folder.status()["summary"]), [untimed(row) for row in c.folder.evals()]
+
+
+def run(c: Cell) -> dict[str, Any]:
+    c.submit()
+    return run_cell(c.folder.path)
+
+
+# -- the usual course --------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
+    c = cell(tmp_path, "stop_at_target=false", "workload.budget_samples=6400")
+    status = run(c)
+    assert status["status"] == "done" and c.state() == "done"
+    names = {path.name for path in c.folder.path.iterdir()}
+    assert names == {"cell.json", "config.yaml", "manifest.json", "evals.jsonl", "status.json"}
+    rows = c.folder.evals()
+    assert [row["drawn"] for row in rows] == sorted({row["drawn"] for row in rows})
+    assert rows[0]["drawn"] == 0 and rows[-1]["drawn"] == 6400 and "test/accuracy" in rows[-1]
+    manifest = c.folder.manifest()
+    assert manifest["source"] == c.source and manifest["seed"] > 0
+    assert manifest["packages"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert set(manifest["data"]) == {"train", "validation", "test"}
+    assert {"cpu", "device", "cores"} <= set(manifest["hardware"])
+    accounts = [value for key, value in status["summary"].items() if key.startswith("clock/")]
+    assert sum(accounts) == pytest.approx(status["summary"]["wall_seconds"])
+
+
+def test_costs_and_grid_are_in_the_rows(tmp_path: Path) -> None:
+    c = cell(tmp_path, "stop_at_target=false", "workload.budget_samples=3200", "workload.eval_every=1000")
+    run(c)
+    assert [row["drawn"] for row in c.folder.evals()] == [0, 1024, 2048, 3008, 3200]
+    last = c.folder.evals()[-1]
+    assert last["steps"] == 50 and last["samples"] == 3200 and last["cost/backward"] == 3200
+
+
+def test_stops_at_the_first_hit_and_records_it(tmp_path: Path) -> None:
+    c = cell(tmp_path, "workload.target=0.8")
+    summary = run(c)["summary"]
+    rows = c.folder.evals()
+    values = [row["validation/accuracy"] for row in rows]
+    assert summary["ended"] == "target" and summary["hit"]
+    assert values[-1] >= 0.8 and all(v < 0.8 for v in values[:-1])
+    assert summary["drawn_to_target"] == rows[-1]["drawn"] < 32000
+    assert summary["test/accuracy_at_target"] == rows[-1]["test/accuracy"]
+    assert "hit accuracy ≥ 0.8" in outcome(c.folder.status())
+
+
+def test_goes_on_behind_the_target_when_asked(tmp_path: Path) -> None:
+    stopped, whole = cell(tmp_path, "workload.target=0.8"), cell(tmp_path, "workload.target=0.8", "stop_at_target=false")
+    first, second = run(stopped)["summary"], run(whole)["summary"]
+    assert second["ended"] == "budget" and second["drawn"] == 32000
+    assert first["drawn_to_target"] == second["drawn_to_target"]
+    assert result(whole)[1][: first["evals"]] == result(stopped)[1]
+
+
+def test_a_minimised_metric_hits_from_above(tmp_path: Path) -> None:
+    c = cell(tmp_path, "workload.metric=loss", "workload.minimize=true", "workload.target=1.5")
+    summary = run(c)["summary"]
+    losses = [row["validation/loss"] for row in c.folder.evals()]
+    assert summary["hit"] and losses[-1] <= 1.5 and all(v > 1.5 for v in losses[:-1])
+
+
+def test_charged_seconds_are_limited(tmp_path: Path) -> None:
+    c = cell(tmp_path, "max_seconds=0.05", "workload.budget_samples=1000000", "workload.eval_every=1000000",
+             "workload.target=null")  # fmt: skip
+    summary = run(c)["summary"]
+    assert summary["ended"] == "max_seconds" and not summary["hit"]
+    assert 0.05 <= summary["seconds"] < 5 and summary["drawn"] < 1000000
+
+
+def test_the_same_cell_again_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [f"results_dir={tmp_path}", "isolate=false", "workload.budget_samples=640"]
+    assert run_grid([overrides]) == 0
+    c = Cell.from_overrides(overrides)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in c.folder.path.iterdir()}
+    assert run_grid([overrides]) == 0
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in c.folder.path.iterdir()} == before
+    assert "(before)" in capsys.readouterr().err
+
+
+def test_other_source_makes_a_result_stale_and_a_rerun_keeps_the_old_one(tmp_path: Path) -> None:
+    c = cell(tmp_path, "workload.budget_samples=640")
+    run(c)
+    stale = Cell(c.config, c.folder, {**c.sources, "algorithms.schedules.cosine": "other"})
+    assert stale.state() == "stale"
+    old = c.folder.path
+    status = run(stale)
+    assert status["status"] == "done" and stale.state() == "done"
+    kept = list((tmp_path / "default" / "superseded").iterdir())
+    assert len(kept) == 1 and kept[0].name.startswith(old.name)
+    assert json.loads((kept[0] / "manifest.json").read_text())["source"] == c.source
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("double", "status", "error"),
+    [
+        ("Raises", "failed", "ZeroDivisionError: the plugin's own mistake"),
+        ("Exits", "failed", "SystemExit: 7"),
+        ("OutOfMemory", "oom", "planted"),
+    ],
+)
+def test_a_plugin_that_raises_fails_its_cell_alone(tmp_path: Path, double: str, status: str, error: str) -> None:
+    c = faulty(tmp_path, double)
+    record = run(c)
+    assert (record["status"], record["error"]) == (status, error)
+    assert "go_wrong" in c.folder.error_file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("double", "error"),
+    [("HardExits", "exit code 3"), ("Killed", "killed by SIGKILL"), ("Segfaults", "killed by SIGSEGV")],
+)
+def test_a_plugin_that_kills_its_process_fails_its_cell_alone(tmp_path: Path, double: str, error: str) -> None:
+    worker, bad, good = Worker(), faulty(tmp_path, double), cell(tmp_path, "workload.budget_samples=640")
+    try:
+        with Display(2) as display:
+            record = run_one(bad, display, worker)
+            after = run_one(good, display, worker)
+            assert display.summary([record, after]) == 1
+    finally:
+        worker.close()
+    assert record["status"] == "failed" and error in record["error"]
+    assert error in bad.folder.error_file.read_text()
+    assert after["status"] == "done"
+
+
+def test_a_failed_cell_runs_again_and_keeps_no_old_traceback(tmp_path: Path) -> None:
+    c = faulty(tmp_path, "Raises")
+    run(c)
+    assert c.state() == "failed"
+    mended = faulty(tmp_path, "Plain")
+    mended = Cell({**mended.config, "id": c.id}, c.folder, mended.sources)
+    assert run(mended)["status"] == "done"
+    assert not c.folder.error_file.exists()
+
+
+def test_nan_is_diverged_and_finished(tmp_path: Path) -> None:
+    c = faulty(tmp_path, "Explodes", "workload.eval_every=64")
+    summary = run(c)["summary"]
+    assert c.state() == "diverged" and summary["ended"] == "diverged" and not summary["hit"]
+    assert summary["steps"] <= 7
+    assert "diverged after" in outcome(c.folder.status())
+
+
+def test_what_a_plugin_prints_goes_to_the_cells_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    c, worker = faulty(tmp_path, "Prints"), Worker()
+    c.submit()
+    try:
+        worker.run(c.folder)
+    finally:
+        worker.close()
+    assert c.folder.log_file.read_text() == "a word from the plugin\n"
+    assert "a word" not in capfd.readouterr().out
+
+
+def test_a_constructor_that_refuses_a_value_is_the_users_mistake(tmp_path: Path) -> None:
+    c = cell(tmp_path, "+algorithm.optimizer.maximise=true")
+    record = run(c)
+    assert record["user_error"] and "unexpected keyword argument 'maximise'" in record["error"]
+    with Display(1) as display:
+        assert display.summary([record]) == 2
+
+
+def test_a_step_that_draws_nothing_is_stopped(tmp_path: Path) -> None:
+    c = cell(tmp_path, "+algorithm.sampler._target_=tests.doubles.faults.Hoarder")
+    assert "drew no rows" in run(c)["error"]
+
+
+def faulty(tmp_path: Path, double: str, *overrides: str) -> Cell:
+    """Digits on one of the faulty optimizers."""
+    plain = {"optimizer": {"_target_": f"tests.doubles.faults.{double}", "lr": 0.1}, "_target_": "runner.composed.Composed"}
+    config = {**cell(tmp_path, "workload.budget_samples=1280", *overrides).config, "algorithm": plain, "label": double}
+    return Cell.from_config({k: v for k, v in config.items() if k != "id"})
+
+
+# -- kills and resumes -------------------------------------------------------------------------------
+
+
+def test_signals_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    args = ["workload.budget_samples=200000", "stop_at_target=false", "workload.eval_every=20000"]
+    c = cell(tmp_path, *args)
+    c.submit()
+    process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(c.folder.path)])
+    wait_for(lambda: len(c.folder.evals()) >= 2)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    assert c.state() == "preempted" and c.folder.checkpoint_file.exists()
+    assert run_cell(c.folder.path)["status"] == "done"
+    assert c.folder.manifest()["resumes"] == 1
+    assert not c.folder.checkpoint_file.exists()
+    undisturbed = cell(tmp_path, *args, "name=undisturbed")
+    run(undisturbed)
+    assert result(c) == result(undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["torn", "absent", "other id"])
+def test_a_checkpoint_that_does_not_fit_means_starting_over(tmp_path: Path, damage: str) -> None:
+    c = cell(tmp_path, "workload.budget_samples=6400", "stop_at_target=false", "keep_checkpoint=true")
+    whole = cell(tmp_path, "workload.budget_samples=6400", "stop_at_target=false", "name=whole")
+    run(whole)
+    kill_at(c, rows=3)
+    checkpoint = c.folder.checkpoint_file
+    if damage == "torn":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    elif damage == "absent":
+        checkpoint.unlink()
+    else:
+        state = torch.load(checkpoint, weights_only=True)
+        torch.save({**state, "id": "other"}, checkpoint)
+    assert run_cell(c.folder.path)["status"] == "done"
+    assert "resumes" not in c.folder.manifest()
+    assert result(c) == result(whole)
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "composed"])
+def test_killed_at_random_instants_a_cell_ends_as_if_it_never_had_been(tmp_path: Path, algorithm: str) -> None:
+    args = ["workload=digits", "stop_at_target=false", "workload.budget_samples=128000", "checkpoint_every=0.05"]
+    if algorithm == "composed":
+        args += ["algorithm=ema", "algorithm/estimator=sam"]
+    undisturbed, killed = cell(tmp_path, *args, "name=undisturbed"), cell(tmp_path, *args)
+    run(undisturbed)
+    seconds, chance = undisturbed.folder.status()["summary"]["wall_seconds"], random.Random(0)
+    killed.submit()
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(killed.folder.path)])
+        wait_for(lambda: killed.folder.status()["status"] != "pending" or process.poll() is not None)
+        time.sleep(chance.uniform(0, min(seconds, 4)))
+        process.kill()
+        process.wait()
+        if killed.state() == "done":
+            break
+    assert run_cell(killed.folder.path)["status"] == "done"
+    assert killed.folder.manifest().get("resumes", 0) >= 1
+    assert result(killed) == result(undisturbed)
+
+
+def kill_at(c: Cell, rows: int) -> None:
+    """Start the cell with a checkpoint at every chance and SIGKILL it once it has that many rows."""
+    config = {**c.config, "checkpoint_every": 0.001}
+    Cell(config, c.folder, c.sources).submit()
+    process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(c.folder.path)])
+    wait_for(lambda: len(c.folder.evals()) >= rows and c.folder.checkpoint_file.exists())
+    process.kill()
+    process.wait()
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)

@@ -1,0 +1,80 @@
+"""The command: exit codes, one line a check, no traceback for a user's mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.check import CHECKS
+from runner.check.__main__ import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_list_names_every_check_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--list")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == list(CHECKS)
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+
+
+def test_a_good_algorithm_exits_0_with_a_line_for_each_workload(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "algorithm=adamw", "--only", "card,step")
+    assert (code, err) == (0, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["ok", "adamw", "on", "digits", "card"],
+        ["ok", "adamw", "on", "digits", "step"],
+        ["ok", "adamw", "on", "breast_cancer", "card"],
+        ["ok", "adamw", "on", "breast_cancer", "step"],
+        ["4", "ok,", "0", "failed,", "0", "not", "applicable"],
+    ]
+
+
+def test_a_broken_rule_exits_1_and_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+    still = ("algorithm=adamw", "workload=breast_cancer", "algorithm.optimizer.lr=0")
+    code, out, _ = run(capsys, *still, "--only", "learns,repeat")
+    assert code == 1
+    assert out.splitlines()[0].startswith("FAILED  adamw[lr=0] on breast_cancer  learns      after 60 steps")
+    assert out.splitlines()[-1] == "1 ok, 1 failed, 0 not applicable"
+
+
+def test_a_workload_that_is_refused_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "algorithm=anyloss", "workload=digits", "--only", "step,repeat")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert out.startswith(
+        "n/a     anyloss on digits  the others  not for this workload: objective: needs a binary"
+    )
+
+
+def test_overrides_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--only", "card", "algorithm=adamw", "workload=digits")
+    assert (code, len(out.splitlines())) == (0, 2)
+
+
+def test_several_algorithms_by_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "algorithm=adamw,sgd", "workload=breast_cancer", "--only", "card")
+    assert [line.split()[1] for line in out.splitlines()[:-1]] == ["adamw", "sgd"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "which algorithm?"),
+        (["algorithm=adamv"], "did you mean adamw"),
+        (["algorithm=adamw", "workload=digitz"], "did you mean digits"),
+        (["algorithm=adamw", "algorithm.optimizer.lrr=1"], "lrr"),
+        (["algorithm=adamw", "--only", "resum"], "did you mean resume"),
+    ],
+)
+def test_bad_input_exits_2_with_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,164 @@
+"""Composing a cell: what a user may type, and what comes back when it is wrong."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from runner import search
+from runner.cell import identity
+from runner.config import algorithm_names, compose, workload_names
+from runner.errors import UserError
+from runner.presets import implied
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["algorithm=adamv"], r"unknown algorithm 'adamv': did you mean .*adamw"),
+        (["workload=digit"], r"unknown workload 'digit': did you mean .*digits"),
+        (["algorithm/optimizer=adamv"], r"unknown algorithm/optimizer 'adamv': did you mean .*adamw"),
+        (["algorithm/optimiser=adamw"], r"unknown group 'algorithm/optimiser': did you mean algorithm/optimizer"),
+        (["algorithm.optimizer.lrr=1"], r"unknown key 'algorithm.optimizer.lrr': did you mean algorithm.optimizer.lr"),
+        (["studdy=3"], r"unknown key 'studdy': did you mean study"),
+        (["algorithm.optimizer.lr=-1"], r"algorithm.optimizer.lr: got -1, wants a number of at least 0"),
+        (["algorithm.optimizer.lr=abc"], r"algorithm.optimizer.lr: got 'abc', wants a number"),
+        (["algorithm.optimizer.lr=nan"], r"algorithm.optimizer.lr: got nan, wants"),
+        (["algorithm.optimizer.betas=[0.9,1.0]"], r"betas: got \[0.9, 1.0\], wants numbers in \[0, 1\)"),
+        (["algorithm.optimizer.betas=0.9"], r"betas: got 0.9, wants a list"),
+        (["algorithm.schedule.warmup=1.5"], r"warmup: got 1.5, wants a share of the budget"),
+        (["workload.batch_size=0"], r"workload.batch_size: got 0, wants an integer of at least 1"),
+        (["workload.batch_size=2.5"], r"workload.batch_size: got 2.5, wants an integer"),
+        (["workload.target=high"], r"workload.target: got 'high', wants a number"),
+        (["study=x"], r"study: got 'x', wants an integer of at least 0"),
+        (["study=-1"], r"study: got -1, wants"),
+        (["study=true"], r"study: got True, wants"),
+        (["trial=1.5"], r"trial: got 1.5, wants"),
+        (["checkpoint_every=0"], r"checkpoint_every: got 0, wants seconds above 0"),
+        (["stop_at_target=maybe"], r"stop_at_target: got 'maybe', wants true or false"),
+        (["device=tpu"], r"device: got 'tpu', wants one of auto, cpu, cuda"),
+        (["threads=0"], r"threads: got 0, wants"),
+        (["name=../elsewhere"], r"name: got '../elsewhere', wants a folder name"),
+        (["trial=1000"], r"trial: got 1000, wants an integer from 0 to 999"),
+        (["study=0,1"], r"add -m to sweep over it"),
+        (["study=1 =="], r"mismatched input"),
+        (["log=tensorboard"], r"unknown log 'tensorboard'"),
+    ],
+)  # fmt: skip
+def test_bad_input_says_what_and_what_instead(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        compose(overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_that_is_null_is_absent() -> None:
+    config = compose(["algorithm=adamw", "algorithm/groups=null"])
+    assert set(config["algorithm"]) == {"_target_", "optimizer", "schedule"}
+    assert config["label"] == "adamw-groups"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label", "workload"),
+    [
+        ([], "adamw", "digits"),
+        (["algorithm.optimizer.lr=3e-4"], "adamw[lr=0.0003]", "digits"),
+        (["algorithm.optimizer.lr=1e-3"], "adamw", "digits"),  # that is the default
+        (["algorithm/schedule=null", "workload=breast_cancer"], "adamw-schedule", "breast_cancer"),
+        (["workload.batch_size=16"], "adamw", "digits[batch_size=16]"),
+        (["label=mine"], "mine", "digits"),
+        (["algorithm.optimizer.betas=[0.9,0.99]"], "adamw[betas=0.9/0.99]", "digits"),
+    ],
+)
+def test_labels_name_what_was_changed(overrides: list[str], label: str, workload: str) -> None:
+    config = compose(overrides)
+    assert (config["label"], config["workload_label"]) == (label, workload)
+
+
+def test_identity_covers_what_matters_and_nothing_else(tmp_path: Path) -> None:
+    base = identity(compose([]))
+    for same in (["name=x"], [f"results_dir={tmp_path}"], ["data_dir=y"], ["checkpoint_every=1"], ["label=l"],
+                 ["keep_checkpoint=true"], ["isolate=false"]):  # fmt: skip
+        assert identity(compose(same)) == base, same
+    others = [["study=1"], ["trial=1"], ["algorithm.optimizer.lr=2e-3"], ["workload=breast_cancer"],
+              ["workload.precision=bf16"], ["threads=2"], ["stop_at_target=false"], ["workload.target=0.5"],
+              ["algorithm/schedule=null"]]  # fmt: skip
+    ids = [identity(compose(other)) for other in others]
+    assert len({base, *ids}) == len(others) + 1
+
+
+def test_the_resolved_config_holds_no_search_space_and_no_target_table() -> None:
+    config = compose([])
+    assert "search_space" not in config["algorithm"]["optimizer"]
+    assert "optimizer.lr" in config["search_space"]
+    assert config["targets"] == "v1"
+
+
+def test_trials_are_points_of_the_search_space_and_overrides_win() -> None:
+    config = compose(["trial=3", "study=1"])
+    space = config["search_space"]["optimizer.lr"]
+    lr = config["algorithm"]["optimizer"]["lr"]
+    assert space["min"] <= lr <= space["max"] and lr != compose([])["algorithm"]["optimizer"]["lr"]
+    assert config["label"] == "adamw"
+    fixed = compose(["trial=3", "study=1", "algorithm.optimizer.lr=0.5"])
+    assert fixed["algorithm"]["optimizer"]["lr"] == 0.5
+
+
+def test_trial_points_are_computed_alone_and_studies_share_none() -> None:
+    space = {"lr": {"min": 1e-4, "max": 1.0, "scale": "log"}, "wd": {"min": 0, "max": 1, "scale": "linear"}}
+    points = {(s, t): search.point(space, s, t) for s, t in itertools.product(range(3), range(1, 9))}
+    assert len({tuple(p.values()) for p in points.values()}) == len(points)
+    assert points[2, 5] == search.point(space, 2, 5)
+    # Low discrepancy: eight points of a study fall into both halves of the log range, four each give or take one.
+    low = sum(points[0, t]["lr"] < 1e-2 for t in range(1, 9))
+    assert 3 <= low <= 5
+
+
+def test_choices_and_bad_spaces() -> None:
+    space = {"b": {"choices": [[0.9, 0.99], [0.9, 0.999]]}}
+    seen = {tuple(search.point(space, 0, t)["b"]) for t in range(1, 9)}
+    assert seen == {(0.9, 0.99), (0.9, 0.999)}
+    with pytest.raises(UserError, match="scale: got 'cubic'"):
+        search.point({"lr": {"min": 1, "max": 2, "scale": "cubic"}}, 0, 1)
+    with pytest.raises(UserError, match="'max' is missing"):
+        search.point({"lr": {"min": 1}}, 0, 1)
+    with pytest.raises(UserError, match="no search space"):
+        search.point({}, 0, 1)
+
+
+def test_every_part_is_a_preset_of_its_own_name() -> None:
+    names = algorithm_names()
+    assert {"adamw", "cosine", "no_decay_1d"} <= set(names) and "composed" not in names
+    assert {"digits", "breast_cancer"} <= set(workload_names())
+
+
+def test_a_name_used_by_two_parts_is_refused(tmp_path: Path) -> None:
+    for kind in ("loss", "transform"):
+        (tmp_path / "algorithm" / kind).mkdir(parents=True)
+        (tmp_path / "algorithm" / kind / "twin.yaml").write_text("# a twin\n_target_: x.Y\n")
+    with pytest.raises(UserError, match="two parts are called 'twin'"):
+        implied([tmp_path])
+    with pytest.raises(UserError, match="two parts are called 'twin'"):
+        compose([], [tmp_path])
+
+
+def test_an_optimizer_from_outside_needs_one_yaml(tmp_path: Path) -> None:
+    (tmp_path / "algorithm" / "optimizer").mkdir(parents=True)
+    yaml = "# RAdam, as torch has it\n_target_: torch.optim.RAdam\nlr: 1e-3\n"
+    (tmp_path / "algorithm" / "optimizer" / "radam.yaml").write_text(yaml)
+    config = compose(["algorithm=radam"], [tmp_path])
+    assert config["label"] == "radam"
+    assert config["algorithm"]["optimizer"] == {"_target_": "torch.optim.RAdam", "lr": 1e-3}
+    with pytest.raises(UserError, match=r"unknown algorithm.* 'radam'"):
+        compose(["algorithm=radam"])
+
+
+def test_a_value_outside_a_parts_own_bounds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "algorithm" / "optimizer").mkdir(parents=True)
+    yaml = "# x\n_target_: torch.optim.SGD\nlr: 0.1\ndampening: 0.0\nbounds: {dampening: [0, 0.5]}\n"
+    (tmp_path / "algorithm" / "optimizer" / "damped.yaml").write_text(yaml)
+    with pytest.raises(UserError, match=r"dampening: got 0.9, wants a number from 0 to 0.5"):
+        compose(["algorithm=damped", "algorithm.optimizer.dampening=0.9"], [tmp_path])
+    config = compose(["algorithm=damped", "algorithm.optimizer.dampening=0.4"], [tmp_path])
+    assert "bounds" not in config["algorithm"]["optimizer"]

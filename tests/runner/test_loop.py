@@ -1,0 +1,205 @@
+"""The loop on a model of one number, where every step can be followed by hand."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from runner.algorithm import Algorithm
+from runner.batch import Info
+from runner.clock import Clock
+from runner.cost import Cost
+from runner.errors import Diverged
+from runner.loop import Loop, Plan, hits
+from runner.stream import Stream
+from runner.task import Task
+
+
+class OneNumber(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1))
+        self.register_buffer("seen", torch.zeros(1))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen += 1
+        return self.dropout(x).sum(1) * self.w
+
+
+class Counting(Algorithm):
+    """Adds 1 to the weight at every step."""
+
+    def __init__(self, size: int = 4) -> None:
+        self.size, self.observed, self.calls = size, [], []  # type: ignore[var-annotated]
+
+    def step(self, task: Task) -> Tensor:
+        batch = task.data.next(self.size)
+        with torch.no_grad():
+            task.model(batch.x)
+            task.params[0].add_(1)
+        return task.params[0].detach().sum().clone()
+
+    def observe(self, metrics: Any) -> None:
+        self.observed.append(dict(metrics))
+
+
+class Log:
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.saves = self.beats = 0
+
+    def row(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def heartbeat(self, steps: int, drawn: int) -> None:
+        self.beats += 1
+
+    def checkpoint(self) -> None:
+        self.saves += 1
+
+
+def make(algorithm: Algorithm, budget: int = 40, target: float | None = 1e9, minimize: bool = False,
+         evaluate: Callable[..., dict[str, float]] | None = None, **plan: Any) -> tuple[Loop, Log]:  # fmt: skip
+    info = Info("binary", "linear", "score", target, minimize, 16, 2, (3,), (0.0, 1.0), 4, budget)
+    stream = Stream(torch.rand(16, 3), torch.zeros(16), 4, seed=1, cost=Cost())
+    task = Task(OneNumber, stream, info, seed=1)
+    task.model.train()
+    log = Log()
+
+    def by_weight(model: nn.Module, split: str, predict: object) -> dict[str, float]:
+        assert not model.training
+        return {"score": model.w.item()}  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    settings: dict[str, Any] = {"eval_every": 10, **plan}
+    return Loop(task, algorithm, evaluate or by_weight, Plan(**settings), Clock(), log), log
+
+
+def test_evaluations_lie_on_the_grid_of_trained_samples() -> None:
+    loop, log = make(Counting())
+    assert loop.run() == "budget"
+    assert [row["drawn"] for row in log.rows] == [0, 12, 20, 32, 40]
+    assert [row["validation/score"] for row in log.rows] == [0, 3, 5, 8, 10]
+    assert [row["train/loss"] for row in log.rows[1:]] == [2, 4.5, 7, 9.5]  # means over each segment
+
+
+def test_a_batch_size_that_jumps_over_grid_points_skips_them() -> None:
+    loop, log = make(Counting(size=15), budget=60)
+    loop.run()
+    assert [row["drawn"] for row in log.rows] == [0, 15, 30, 45, 60]
+
+
+def test_the_test_split_is_measured_at_the_hit_and_at_the_end_alone() -> None:
+    loop, log = make(Counting(), target=5, stop_at_target=False)
+    loop.run()
+    assert ["test/score" in row for row in log.rows] == [False, False, True, False, True]
+    assert loop.progress.hit is log.rows[2]
+
+
+@pytest.mark.parametrize(("value", "expected"), [(float("nan"), "diverged"), (float("inf"), "diverged")])
+def test_a_metric_that_is_no_number_ends_the_run_without_a_hit(value: float, expected: str) -> None:
+    loop, log = make(Counting(), target=-1, evaluate=lambda *_: {"score": value})
+    assert loop.run() == expected
+    assert loop.progress.hit is None and len(log.rows) == 1
+
+
+def test_a_nan_training_loss_is_diverged_and_never_hits() -> None:
+    class Nan(Counting):
+        def step(self, task: Task) -> Tensor:
+            return super().step(task) * float("nan")
+
+    loop, _ = make(Nan(), target=1)
+    assert loop.run() == "diverged"
+    assert loop.progress.hit is None
+
+
+def test_a_part_may_say_itself_that_it_has_diverged() -> None:
+    class Gives(Counting):
+        def step(self, task: Task) -> Tensor:
+            super().step(task)
+            raise Diverged("step size is zero")
+
+    loop, log = make(Gives())
+    assert loop.run() == "diverged" and len(log.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "minimize", "hit"),
+    [(1.0, 1.0, False, True), (1.0, 1.0, True, True), (0.9, 1.0, False, False), (1.1, 1.0, True, False),
+     (math.nan, 1.0, True, False), (math.nan, 1.0, False, False), (5.0, None, False, False)],
+)  # fmt: skip
+def test_a_hit_is_at_least_as_good_as_the_target(value: float, target: float | None, minimize: bool, hit: bool) -> None:
+    assert hits(value, target, minimize) is hit
+
+
+def test_evaluating_changes_nothing_whatever_the_algorithm_does_in_it() -> None:
+    class Vandal(Counting):
+        def enter_eval(self, task: Task) -> None:
+            task.params[0].data.fill_(1000.0)
+            task.model.seen.fill_(1000.0)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+            task.model.train()
+            torch.rand(7)
+
+    def run(**plan: Any) -> tuple[float, float, Tensor]:
+        torch.manual_seed(0)
+        loop, _ = make(Vandal(), **plan)
+        loop.run()
+        return loop.task.params[0].item(), loop.task.model.seen.item(), torch.rand(3)  # type: ignore[union-attr]
+
+    often, seldom = run(eval_every=4), run(eval_every=40)
+    assert often[:2] == seldom[:2] == (10, 10)
+    assert torch.equal(often[2], seldom[2])
+
+
+def test_evaluation_forward_passes_are_not_counted() -> None:
+    loop, log = make(Counting(), evaluate=lambda model, *_: {"score": model(torch.rand(100, 3)).sum().item()})
+    loop.run()
+    assert log.rows[-1]["cost/forward"] == 40
+
+
+def test_metrics_reach_only_those_who_declare_it_and_only_validation() -> None:
+    deaf, hearing = Counting(), Counting()
+    hearing.uses_metrics = True
+    for algorithm in (deaf, hearing):
+        make(algorithm, stop_at_target=False, target=5)[0].run()
+    assert deaf.observed == []
+    assert [m["validation/score"] for m in hearing.observed] == [0, 3, 5, 8]
+    assert all(set(m) == {"validation/score"} for m in hearing.observed)
+
+
+def test_the_limit_in_charged_seconds_ends_a_run_inside_a_segment() -> None:
+    class Slow(Counting):
+        def step(self, task: Task) -> Tensor:
+            time.sleep(0.01)
+            return super().step(task)
+
+    loop, log = make(Slow(), budget=10**6, eval_every=10**6, max_seconds=0.1)
+    assert loop.run() == "max_seconds"
+    assert 0.1 <= loop.clock.charged < 1 and len(log.rows) == 2
+
+
+def test_time_in_evaluation_is_not_charged() -> None:
+    def slow(*_: object) -> dict[str, float]:
+        time.sleep(0.05)
+        return {"score": 0.0}
+
+    loop, log = make(Counting(), evaluate=slow, max_seconds=0.1)
+    assert loop.run() == "budget"
+    assert loop.clock.accounts["eval"] > 0.25 and loop.clock.charged < 0.1
+
+
+def test_checkpoints_come_at_their_interval_and_on_request() -> None:
+    loop, log = make(Counting(), budget=4000, eval_every=4000, checkpoint_every=1e-9)
+    loop.run()
+    assert log.saves >= 990
+    loop, log = make(Counting())
+    loop.alarm.ring()
+    assert loop.run() == "preempted" and log.saves == 1
+    assert loop.task.cost.steps <= 1

@@ -1,0 +1,26 @@
+"""Every algorithm on every small workload keeps the rules: one test a pair, one line for each broken rule."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from runner.check import Subject, run_checks
+from runner.check.subjects import SMALL, small_workload
+from runner.config import algorithm_names, compose
+
+
+@functools.cache
+def algorithm(name: str) -> dict[str, Any]:
+    return compose([f"algorithm={name}"])["algorithm"]
+
+
+@pytest.mark.parametrize("workload", SMALL)
+@pytest.mark.parametrize("name", algorithm_names())
+def test_conforms(name: str, workload: str) -> None:
+    small = [small_workload(other) for other in SMALL]
+    results = run_checks(Subject(algorithm(name), small_workload(workload), name, small))
+    broken = [f"{check}: {result.message}" for check, result in results if result.status == "failed"]
+    assert not broken, "\n".join([f"{name} on {workload}", *broken])
