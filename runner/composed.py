@@ -195,9 +195,8 @@ class Composed(Algorithm):
         if "loss" in self.single and "objective" in self.single:
             return "a loss and an objective exclude each other: an objective owns its loss"
         objective = self.single.get("objective")
-        if objective is not None and getattr(objective, "batch_level", False):
-            if "reweighting" in self.single:
-                return "a batch-level objective has no per-example losses to reweight"
+        if getattr(objective, "batch_level", False) and "reweighting" in self.single:
+            return "a batch-level objective has no per-example losses to reweight"
         if getattr(self.single.get("estimator"), "per_example", False):
             if objective is not None:
                 return "an estimator of per-example gradients takes the loss's, not an objective's"
@@ -221,8 +220,8 @@ def _class_of(spec: Any) -> Any:
 
     try:
         return get_object(spec["_target_"])
-    except Exception:  # noqa: BLE001 - building it will say what is wrong
-        return None
+    except Exception:
+        return None  # building it will say what is wrong
 
 
 def _least_positive(values: Iterator[int]) -> int:

@@ -110,13 +110,26 @@ def weights(task: Task) -> list[Tensor]:
     return [p.detach().clone() for p in task.params]
 
 
+def meters(task: Task) -> tuple[int, int, int, int]:
+    """Rows forward, backward, through Hessian-vector products, and drawn, so far."""
+    return task.cost.forward, task.cost.backward, task.cost.hvp, task.cost.drawn
+
+
 class NoSync(TorchDispatchMode):
     """Fails at an operation that would wait for the device: ``.item()``, ``nonzero``, masks as indices.
 
     On the CPU it cannot see ``.tolist()``, ``.numpy()`` and ``.cpu()``.
     """
 
-    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_dim")
+    WAITS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "is_nonzero",
+        "_unique2",
+        "unique_dim",
+    )
     INDEXES = ("index", "index_put", "index_put_", "_index_put_impl_")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -70,10 +70,11 @@ class IdxImages(TensorWorkload):
         if not self.download:
             raise self._absent(folder, missing, "workload.download is false")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
             # Every cell downloads into a folder of its own; whole files are then renamed into place.
             with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as own, _patience(TIMEOUT):
                 getattr(import_torchvision().datasets, self.dataset)(own, download=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 for name in missing:
                     (Path(own) / self.dataset / "raw" / name).replace(folder / name)
         except (RuntimeError, OSError, EOFError, HTTPException) as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -42,7 +40,7 @@ class ASAM(SAM):
         super().setup(task)
         self._weights = {id(p) for name, p in task.model.named_parameters() if "weight" in name}
 
-    def _scale(self, params: Sequence[Tensor], grads: list[Tensor]) -> None:
+    def _scale(self, params: list[Tensor], grads: list[Tensor]) -> None:
         pairs = [(p, g) for p, g in zip(params, grads, strict=True) if id(p) in self._weights]
         sizes = torch._foreach_abs([p for p, _ in pairs]) if pairs else []
         weight_grads = [g for _, g in pairs]

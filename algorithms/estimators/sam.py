@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -46,7 +44,7 @@ class SAM:
     def __call__(self, task: Task, batch: Batch) -> Tensor:
         """Fill ``.grad`` with the gradient at w + e, leave w bit for bit; returns the loss at w, 0-d."""
         loss = task.backward(batch)
-        params = [p for p in task.params if p.grad is not None]
+        params: list[Tensor] = [p for p in task.params if p.grad is not None]
         saved = self._climb(params)
         with frozen_statistics(self._norms):
             task.backward(batch)
@@ -69,7 +67,7 @@ class SAM:
         torch._foreach_add_(params, steps)
         return saved
 
-    def _scale(self, params: Sequence[Tensor], grads: list[Tensor]) -> None:
+    def _scale(self, params: list[Tensor], grads: list[Tensor]) -> None:
         """From gradients to e, in place."""
         if self.adaptive:
             torch._foreach_mul_(grads, params)  # the norm of |w| g is that of w g

@@ -54,8 +54,11 @@ class AnyLoss:
         eps: float = 1e-5,
     ) -> None:
         measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "accuracy": self._accuracy, "f_beta": self._f_beta, "gmean": self._gmean, "balanced": self._balanced,
-        }  # fmt: skip
+            "accuracy": self._accuracy,
+            "f_beta": self._f_beta,
+            "gmean": self._gmean,
+            "balanced": self._balanced,
+        }
         if measure not in measures:
             raise ValueError(f"measure must be one of {', '.join(measures)}, got {measure}")
         if not L > 0:
@@ -69,7 +72,11 @@ class AnyLoss:
 
     def compatible(self, info: Info) -> str | None:
         """Needs one logit a row."""
-        return None if info.task == "binary" else f"needs a binary task (one logit a row), this one is {info.task}"
+        return (
+            None
+            if info.task == "binary"
+            else f"needs a binary task (one logit a row), this one is {info.task}"
+        )
 
     def __call__(self, task: Task, batch: Batch) -> Tensor:
         """The batch's loss, 0-d, in [0, 1]; cross-entropy in nats for a batch of one class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,8 @@ class TrAct:
         Raises:
             UserError: when there is no such layer, or it is one that has no TrAct gradient.
         """
-        layer = next((m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))), None)
+        found = (m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+        layer = cast(Any, next(found, None))
         if layer is None:
             raise UserError("surgery tract: the model has no Linear or Conv2d layer")
         if type(layer) is nn.Linear:
@@ -74,10 +75,10 @@ class TrActLinear(nn.Linear):
 
     tract_lam: float
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """As :class:`torch.nn.Linear`, (..., n) -> (..., m)."""
-        outputs = F.linear(x, self.weight.detach(), self.bias)
-        return _WeightGradient.apply(outputs, self.weight, x, self)
+        outputs = F.linear(input, self.weight.detach(), self.bias)
+        return _WeightGradient.apply(outputs, self.weight, input, self)
 
     def tract_rows(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs, (b, n), and output gradients, (b, m)."""
@@ -89,10 +90,10 @@ class TrActConv2d(nn.Conv2d):
 
     tract_lam: float
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """As :class:`torch.nn.Conv2d`, (B, C, H, W) -> (B, m, H', W')."""
-        outputs = self._conv_forward(x, self.weight.detach(), self.bias)
-        return _WeightGradient.apply(outputs, self.weight, x, self)
+        outputs = self._conv_forward(input, self.weight.detach(), self.bias)
+        return _WeightGradient.apply(outputs, self.weight, input, self)
 
     def tract_rows(self, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Patches, (B·H'·W', C·kh·kw), and output gradients, (B·H'·W', m)."""

@@ -249,7 +249,12 @@ def test_transforms_apply_in_order_to_parameters_that_have_gradients() -> None:
         specs = {name: functools.partial(lambda part: part, part) for name, part in transforms.items()}
         return follow(Composed(SGD, transform=specs or None, surgery=lambda: spare), classification(), 1)[0]
 
-    start, plain = follow(Composed(functools.partial(torch.optim.SGD, lr=0.0), surgery=lambda: spare), classification(), 1)[0], after()
+    start, plain = (
+        follow(
+            Composed(functools.partial(torch.optim.SGD, lr=0.0), surgery=lambda: spare), classification(), 1
+        )[0],
+        after(),
+    )
     gradient = (start - plain) / 0.4
     has = torch.ones_like(gradient)
     has[:2] = 0  # the spare parameter comes first: the model's own
@@ -282,7 +287,9 @@ def test_an_optimizer_that_needs_the_loss_gets_it() -> None:
     task = classification()
     algorithm.setup(task)
     losses = [algorithm.step(task) for _ in range(3)]
-    assert all(a is b and a.dim() == 0 and not a.requires_grad for a, b in zip(losses, Polyak.seen, strict=True))
+    assert all(
+        a is b and a.dim() == 0 and not a.requires_grad for a, b in zip(losses, Polyak.seen, strict=True)
+    )
 
 
 def test_after_step_hooks_act_before_the_average_looks() -> None:
@@ -370,7 +377,10 @@ def flagged(**flags: Any) -> Callable[[], Any]:
     [
         ({"loss": flagged(), "objective": flagged()}, "a loss and an objective exclude each other"),
         ({"objective": flagged(batch_level=True), "reweighting": flagged()}, "no per-example losses"),
-        ({"objective": flagged(batch_level=True), "estimator": flagged(per_example=True)}, "not an objective's"),
+        (
+            {"objective": flagged(batch_level=True), "estimator": flagged(per_example=True)},
+            "not an objective's",
+        ),
         ({"objective": flagged(), "estimator": flagged(per_example=True)}, "not an objective's"),
         ({"surgery": flagged(batch_level=True), "estimator": flagged(per_example=True)}, "whole batches"),
     ],
@@ -414,7 +424,9 @@ def test_the_parts_that_wait_most_often_say_how_often() -> None:
 
 def test_a_part_that_refuses_a_value_names_the_key() -> None:
     spec = {"_target_": "algorithms.transforms.coord_clip.CoordClip", "fraction": 2.0}
-    with pytest.raises(UserError, match=r"algorithm\.transform\.clip .*fraction must lie in \[0, 1\), got 2\.0"):
+    with pytest.raises(
+        UserError, match=r"algorithm\.transform\.clip .*fraction must lie in \[0, 1\), got 2\.0"
+    ):
         Composed(SGD, transform={"clip": spec})
     broken = Composed({"_target_": "torch.optim.SGD", "lr": -1.0})
     with pytest.raises(UserError, match=r"algorithm\.optimizer .*learning rate"):

@@ -90,7 +90,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, mirror: dict[str, list]) -> None:
 
 
 def listing(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return {str(path.relative_to(root)) for path in root.rglob("*")}
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -144,6 +144,13 @@ def test_a_missing_file_is_named_with_what_to_do(
     assert "train-images" not in message.partition("Put")[0]  # that one is there
     assert ("workload.download is false" if why == "not allowed" else "the download failed") in message
     assert listing(root) == before
+
+
+def test_a_failed_download_leaves_an_empty_data_folder_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    serve(monkeypatch, {"mirrors": ["http://127.0.0.1:1/"]})
+    with pytest.raises(UserError, match="the download failed"):
+        tiny(download=True).prepare(tmp_path / "data")
+    assert listing(tmp_path / "data") == set()
 
 
 def test_a_data_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path):

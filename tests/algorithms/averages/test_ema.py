@@ -13,8 +13,16 @@ from runner.build import build_part
 from runner.composed import Composed
 from tests.problems import PROBLEMS, Problem, part_config, run_reference
 from tests.tasks import (
-    assert_no_sync, assert_resumes, classification, conv_net, follow, from_problem, images, train, weights,
-)  # fmt: skip
+    assert_no_sync,
+    assert_resumes,
+    classification,
+    conv_net,
+    follow,
+    from_problem,
+    images,
+    train,
+    weights,
+)
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 

@@ -56,12 +56,16 @@ def literal(problem: Problem, steps: int, lr: float, rho: float, adaptive: bool)
     for _ in range(steps):
         g = gradient(w)
         t = [[abs(v) if adaptive else 1.0 for v in tensor] for tensor in w]
-        norm = math.sqrt(sum((a * b) ** 2 for u, v in zip(t, g, strict=True) for a, b in zip(u, v, strict=True)))
+        norm = math.sqrt(
+            sum((a * b) ** 2 for u, v in zip(t, g, strict=True) for a, b in zip(u, v, strict=True))
+        )
         up = [
             [x + rho * a * a * b / (norm + 1e-12) for x, a, b in zip(wi, ti, gi, strict=True)]
             for wi, ti, gi in zip(w, t, g, strict=True)
         ]
-        w = [[x - lr * b for x, b in zip(wi, gi, strict=True)] for wi, gi in zip(w, gradient(up), strict=True)]
+        w = [
+            [x - lr * b for x, b in zip(wi, gi, strict=True)] for wi, gi in zip(w, gradient(up), strict=True)
+        ]
         rows.append(torch.tensor([x for wi in w for x in wi], dtype=torch.float64))
     return torch.stack(rows)
 
@@ -159,7 +163,10 @@ def test_a_zero_gradient_does_not_divide_by_zero() -> None:
     task, objective = from_problem(quadratic("flat", [[1.0]], [0.0], [0.0]))
     for adaptive in (False, True):
         estimator = functools.partial(SAM, 0.1, adaptive)
-        assert follow(Composed(SGD, objective=objective, estimator=estimator), task, 2).tolist() == [[0.0], [0.0]]
+        assert follow(Composed(SGD, objective=objective, estimator=estimator), task, 2).tolist() == [
+            [0.0],
+            [0.0],
+        ]
 
 
 def test_steps_do_not_wait_and_resume() -> None:

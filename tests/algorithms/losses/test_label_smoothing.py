@@ -37,7 +37,9 @@ def test_spec_mean_on_the_check_tensors() -> None:
 def test_reference_per_row(eps: float) -> None:
     losses = LabelSmoothing(eps)(Z, Y)
     assert losses.shape == (3,)
-    assert losses.tolist() == pytest.approx([literal(z, y, eps) for z, y in zip(Z.tolist(), Y.tolist(), strict=True)])
+    assert losses.tolist() == pytest.approx(
+        [literal(z, y, eps) for z, y in zip(Z.tolist(), Y.tolist(), strict=True)]
+    )
 
 
 def test_reference_trajectory_with_the_gradient_by_hand() -> None:

@@ -54,7 +54,9 @@ def logits_task(logits: list[float], targets: list[float]) -> tuple[Task, Batch,
     return task, Batch(x, y), task.params[0]
 
 
-def literal(s: list[Tensor], t: list[float], steep: float, measure: str, beta: float = 1, root: bool = True) -> Any:
+def literal(
+    s: list[Tensor], t: list[float], steep: float, measure: str, beta: float = 1, root: bool = True
+) -> Any:
     """The definition, row by row, with the false counts written out."""
     tp = fn = fp = tn = torch.zeros((), dtype=torch.float64)
     for score, target in zip(s, t, strict=True):

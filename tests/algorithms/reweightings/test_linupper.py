@@ -77,7 +77,9 @@ def test_reference_trajectory() -> None:
         with torch.no_grad():
             for p, slope in zip(params, torch.autograd.grad(total, params), strict=True):
                 p.sub_(0.3 * slope)
-        torch.testing.assert_close(got, torch.cat([p.detach().flatten() for p in params]), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            got, torch.cat([p.detach().flatten() for p in params]), rtol=1e-9, atol=1e-9
+        )
 
 
 def test_warm_up_is_plain_training() -> None:
@@ -98,7 +100,9 @@ def test_weights_are_computed_once_a_step_and_reused_by_sams_second_pass() -> No
 
     task, model = classification(), mlp().double()
     model.load_state_dict(task.model.state_dict())
-    algorithm = Composed(SGD, reweighting=functools.partial(Spy, warmup=0.0), estimator=functools.partial(SAM, 0.5))
+    algorithm = Composed(
+        SGD, reweighting=functools.partial(Spy, warmup=0.0), estimator=functools.partial(SAM, 0.5)
+    )
     batch = classification().data.next()
     follow(algorithm, task, 1)
     assert len(seen) == 1

@@ -18,7 +18,17 @@ from runner.errors import UserError
 from runner.precision import specialise
 from runner.task import Task
 from tests.problems import part_config
-from tests.tasks import assert_no_sync, assert_resumes, classification, conv_net, follow, images, make_info, mlp, normal
+from tests.tasks import (
+    assert_no_sync,
+    assert_resumes,
+    classification,
+    conv_net,
+    follow,
+    images,
+    make_info,
+    mlp,
+    normal,
+)
 
 A = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
 G = torch.tensor([[1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
@@ -53,7 +63,9 @@ def operate(model: nn.Module, lam: float = 0.1) -> nn.Module:
 
 
 def test_spec_gradient() -> None:
-    torch.testing.assert_close(tract_gradient(A, G, 0.1), torch.tensor(SPEC, dtype=torch.float64), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        tract_gradient(A, G, 0.1), torch.tensor(SPEC, dtype=torch.float64), rtol=0, atol=1e-7
+    )
 
 
 def test_spec_gradient_through_a_layer() -> None:
@@ -84,7 +96,11 @@ def test_small_batches_keep_their_precision_in_float32() -> None:
 
 @pytest.mark.parametrize("batch_size", [3, 8])
 def test_reference_trajectory(batch_size: int) -> None:
-    task, stream, model = classification(batch_size=batch_size), classification(batch_size=batch_size).data, mlp().double()
+    task, stream, model = (
+        classification(batch_size=batch_size),
+        classification(batch_size=batch_size).data,
+        mlp().double(),
+    )
     model.load_state_dict(task.model.state_dict())
     for got in follow(Composed(SGD, surgery=TrAct), task, 50):
         batch = stream.next()
@@ -117,7 +133,9 @@ def test_reference_convolution(kernel: Any, stride: Any, padding: Any) -> None:
     assert torch.equal(got_bias, expected_bias)
 
 
-@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": "valid"}, {"padding": 1, "padding_mode": "circular"}])
+@pytest.mark.parametrize(
+    "options", [{"padding": "same"}, {"padding": "valid"}, {"padding": 1, "padding_mode": "circular"}]
+)
 def test_paddings_by_the_plain_gradient(options: dict[str, Any]) -> None:
     plain = nn.Conv2d(2, 3, 3, **options).double()
     layer = operate(copy.deepcopy(plain), lam=1e9)  # (… + λ I)⁻¹ → I / λ
@@ -186,7 +204,11 @@ def test_bf16_gradients_are_taken_in_fp32() -> None:
 
 
 def test_in_place_activations_and_second_derivatives_work() -> None:
-    task = images(lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(48, 3)).double())
+    task = images(
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(48, 3)
+        ).double()
+    )
     Composed(SGD, surgery=TrAct).setup(task)
     batch = task.data.next()
     task.backward(batch)

@@ -62,7 +62,11 @@ def test_reference_any_vector(values: list[float], fraction: float) -> None:
 
 
 def test_shapes_strides_and_types_survive() -> None:
-    grads = [torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).T, torch.tensor(100.0), torch.ones(2)]
+    grads = [
+        torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).T,
+        torch.tensor(100.0),
+        torch.ones(2),
+    ]
     before = [g.clone() for g in grads]
     CoordClip(0.1)(grads, grads)
     assert grads[1] == before[0].abs().max()

@@ -1,0 +1,119 @@
+"""Batches are gathered many at once: nobody may notice but the clock."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from runner import stream as stream_module
+from runner.composed import Composed
+from runner.seeding import derive
+from runner.stream import Stream
+from tests.tasks import make_task, mlp, train, weights
+
+
+def stored(n: int, features: int = 16) -> tuple[Tensor, Tensor]:
+    return torch.arange(n * features, dtype=torch.float32).view(n, features), torch.arange(n)
+
+
+def sequence(seed: int, n: int, count: int) -> list[int]:
+    """The shuffled epochs, written out."""
+    rows: list[int] = []
+    for epoch in range(count // n + 1):
+        rows += torch.randperm(n, generator=torch.Generator().manual_seed(derive(seed, epoch))).tolist()
+    return rows[:count]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.lists(st.tuples(st.integers(1, 70), st.integers(1, 9)), min_size=1, max_size=5))
+def test_the_rows_are_those_of_the_shuffled_epochs_whatever_the_sizes(
+    n: int, runs: list[tuple[int, int]]
+) -> None:
+    x, y = stored(n)
+    stream = Stream(x, y, 4, seed=5)
+    sizes = [size for size, times in runs for _ in range(times)]
+    batches = [stream.next(size) for size in sizes]
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.cat([batch.index for batch in batches]).tolist() == sequence(5, n, sum(sizes))
+    for batch in batches:
+        assert torch.equal(batch.x, x[batch.index]) and torch.equal(batch.y, y[batch.index])
+    assert stream.position == stream.cost.drawn == sum(sizes)
+
+
+@pytest.mark.parametrize("size", [16, 8, 5])
+def test_training_is_the_same_to_the_bit_with_and_without(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+
+    def trained(most: int) -> list[Tensor]:
+        monkeypatch.setattr(stream_module, "MAX_AHEAD", most)
+        task = make_task(mlp, x, torch.arange(100) % 3, batch_size=size)
+        algorithm = Composed(optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.01))
+        algorithm.setup(task)
+        train(algorithm, task, 150)
+        return weights(task)
+
+    assert all(torch.equal(a, b) for a, b in zip(trained(1), trained(64), strict=True))
+
+
+def test_a_resume_in_the_middle_of_a_block_goes_on_with_the_next_row() -> None:
+    x, y = stored(50)
+    stream, resumed = Stream(x, y, 8, seed=1), Stream(x, y, 8, seed=1)
+    for _ in range(37):
+        stream.next()
+    resumed.load_state_dict(stream.state_dict())
+    for _ in range(30):
+        assert torch.equal(resumed.next().x, stream.next().x)
+    stream.load_state_dict({"seed": 2, "position": stream.position})
+    assert stream.next().index.tolist() == sequence(2, 50, stream.position)[-8:]
+    stream.position = 8
+    assert stream.next().index.tolist() == sequence(2, 50, 16)[8:]
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(8, True), (5, False)])
+def test_each_batch_is_aligned_as_a_fresh_tensor_is(size: int, blocks: bool) -> None:
+    x, y = stored(64, features=3)
+    stream = Stream(x.double(), y, size, seed=0)
+    batches = [stream.next() for _ in range(100)]
+    assert all(t.data_ptr() % 64 == 0 for batch in batches for t in (batch.x, batch.y))
+    assert (batches[-1].x.untyped_storage().nbytes() > batches[-1].x.nbytes) is blocks
+
+
+def test_large_batches_are_not_gathered_ahead() -> None:
+    stream = Stream(torch.zeros(256, 1024), torch.zeros(256, dtype=torch.int64), 128, seed=0)
+    biggest = max(stream.next().x.untyped_storage().nbytes() for _ in range(100))
+    assert biggest <= stream_module.AHEAD_BYTES
+
+
+def test_rows_that_a_part_puts_in_or_writes_to_are_seen_at_once() -> None:
+    x, y = stored(32)
+    stream = Stream(x.clone(), y.clone(), 8, seed=0)
+    for _ in range(9):
+        stream.next()
+    stream.y += 100
+    batch = stream.next()
+    assert torch.equal(batch.y, y[batch.index] + 100)
+    for _ in range(9):
+        stream.next()
+    stream.x += 100
+    batch = stream.next()
+    assert torch.equal(batch.x, x[batch.index] + 100)
+    stream.x = -x
+    batch = stream.next()
+    assert torch.equal(batch.x, -x[batch.index])
+
+
+def test_a_part_may_write_to_its_batch_while_an_older_graph_lives() -> None:
+    x, y = stored(32)
+    stream, weight = Stream(x, y, 8, seed=0), torch.ones(16, requires_grad=True)
+    for _ in range(9):
+        stream.next()
+    first, second = stream.next(), stream.next()
+    loss = (first.x * weight).sum()
+    second.x.zero_()
+    loss.backward()
+    assert weight.grad is not None and torch.equal(weight.grad, x[first.index].sum(0))
+    third = stream.next()
+    assert torch.equal(third.x, x[third.index])
