@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.errors import UserError
+from runner.errors import UserError, one_line
 
-NOT_ARGUMENTS = ("search_space", "bounds")
+NOT_ARGUMENTS = ("_target_", "search_space", "bounds")
 
 
 def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") -> Any:
@@ -18,14 +18,10 @@ def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") ->
     """
     if not isinstance(spec, Mapping):
         return spec(*args)
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
+    from hydra.utils import get_object
 
-    config = {key: value for key, value in spec.items() if key not in NOT_ARGUMENTS}
+    arguments = {key: value for key, value in spec.items() if key not in NOT_ARGUMENTS}
     try:
-        return instantiate(config, *args, _convert_="all", _recursive_=False)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, (ValueError, TypeError, AssertionError, ImportError, AttributeError)):
-            raise UserError(f"{prefix}{where} ({spec['_target_']}): {cause}") from error
-        raise
+        return get_object(spec["_target_"])(*args, **arguments)
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise UserError(f"{prefix}{where} ({spec['_target_']}): {one_line(str(error))}") from error

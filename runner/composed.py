@@ -209,7 +209,7 @@ def _several(spec: Spec) -> dict[str, Any]:
     if spec is None:
         return {}
     if isinstance(spec, Mapping) and "_target_" not in spec:
-        return dict(spec)
+        return {name: part for name, part in spec.items() if part is not None}
     return {"0": spec}
 
 

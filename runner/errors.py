@@ -22,3 +22,9 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
         return f"did you mean {', '.join(close)}?"
     shown = ", ".join(known[:12])
     return f"known: {shown}{', …' if len(known) > 12 else ''}"
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """The text on one line, cut to ``limit`` characters."""
+    flat = " ".join(str(text).split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

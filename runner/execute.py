@@ -21,10 +21,10 @@ from runner import checkpoint, machine
 from runner.algorithm import Algorithm
 from runner.build import build_part
 from runner.clock import Clock
-from runner.errors import UserError
+from runner.errors import UserError, one_line
 from runner.logs import Logger, open_logger
 from runner.loop import Alarm, Evaluate, Loop, Plan
-from runner.records import CellFolder, one_line
+from runner.records import CellFolder
 from runner.seeding import cell_seed
 from runner.task import Task
 from runner.warmup import warm_up

@@ -239,10 +239,12 @@ class Guard:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model, self.device = model, device
-        self.tensors = [t.detach() for t in (*model.parameters(), *model.buffers())]
-        self.saved = [t.clone() for t in self.tensors]
+        self.saved = [t.clone() for t in self._tensors()]
         self.modes = [(module, module.training) for module in model.modules()]
         self.rng = global_rng(device)
+
+    def _tensors(self) -> list[Tensor]:
+        return [t.detach() for t in (*self.model.parameters(), *self.model.buffers())]
 
     def restore_mode(self) -> None:
         """Put every module back into the mode it had."""
@@ -250,10 +252,9 @@ class Guard:
             module.training = training
 
     def restore(self) -> None:
-        """Put all of it back, bit for bit."""
-        with torch.no_grad():
-            for tensor, saved in zip(self.tensors, self.saved, strict=True):
-                tensor.copy_(saved)
+        """Put all of it back, bit for bit, wherever the model keeps its tensors by now."""
+        for tensor, saved in zip(self._tensors(), self.saved, strict=True):
+            tensor.copy_(saved)
         self.restore_mode()
         set_global_rng(self.rng, self.device)
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from runner.records import CellFolder, one_line
+from runner.errors import one_line
+from runner.records import CellFolder
 
 Event = dict[str, Any]
 STOP_SECONDS = 120.0  # how long a worker may take to write its checkpoint

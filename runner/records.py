@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runner.errors import one_line
 from runner.files import append_line, read_json, read_lines, write_json, write_text
 
 STATUSES = ("pending", "running", "done", "diverged", "failed", "oom", "timeout", "preempted")
@@ -91,9 +92,3 @@ class CellFolder:
         """Record a failure: the traceback in its own file, one line of it in the status."""
         write_text(self.error_file, traceback)
         self.set_status(status, error=one_line(error), **facts)
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """The text on one line, cut to ``limit`` characters."""
-    flat = " ".join(str(text).split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -71,6 +71,7 @@ class Task:
         self._children: dict[str, Task] = {}
         self._pending: dict[str, Any] = {"generators": {}, "children": {}}
         self._norm_data: Stream | None = None
+        self._resets = 0
         self._install(build_model() if model is None else model)
 
     # -- the model ---------------------------------------------------------------------------------
@@ -84,10 +85,18 @@ class Task:
         self._install(model)
 
     def reset_model(self) -> None:
-        """Draw new initial weights in place, for a second phase. What the first one cost still counts."""
-        fresh = self._build_model()
-        for surgery in self._surgeries:
-            fresh = surgery(fresh, self)
+        """Draw new initial weights in place, for a second phase. What the first one cost still counts.
+
+        The draw is a function of the cell's seed and of how many came before. An optimizer that remembers the
+        initial weights has to be built anew.
+        """
+        self._resets += 1
+        devices = [self.data.x.device] if self.data.x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(derive(self.seed, "reset", self._resets))
+            fresh = self._build_model()
+            for surgery in self._surgeries:
+                fresh = surgery(fresh, self)
         self.model.load_state_dict(fresh.state_dict())
 
     def refresh_norm_stats(self, batches: int = 50) -> None:
@@ -228,6 +237,7 @@ class Task:
         """Model, streams, generators and sub-tasks: all that training changes here."""
         return {
             "model": self.model.state_dict(),
+            "resets": self._resets,
             "data": self.data.state_dict(),
             "aux": {name: stream.state_dict() for name, stream in self.aux.items()},
             "norm_data": None if self._norm_data is None else self._norm_data.state_dict(),
@@ -243,6 +253,7 @@ class Task:
         Generators and sub-tasks that do not exist yet take up their state when they are asked for.
         """
         self.model.load_state_dict(state["model"])
+        self._resets = state["resets"]
         self.data.load_state_dict(state["data"])
         for name, stream in self.aux.items():
             stream.load_state_dict(state["aux"][name])

@@ -18,7 +18,7 @@ TINY = 1e-12  # keeps the slope of a square root finite at zero
 class AnyLoss:
     """1 − metric over the batch, with predictions pushed towards 0 and 1 by a steep sigmoid.
 
-    Paper: Han et al. 2024, AnyLoss (arXiv 2405.14745, §3), and the authors' extension code.
+    Paper: Han et al. 2024, AnyLoss (arXiv 2405.14745), and the authors' extension code.
     Update: p = σ(s); a = σ(L (p − ½)); TP = Σ t a, TN = Σ (1 − t)(1 − a), P = Σ t, N = B − P;
         accuracy (TP + TN) / B, f_beta (1 + β²) TP / (β² P + Σ a), gmean √(TP · TN / (P N)),
         balanced (N TP + P TN) / (2 P N); the loss is one minus that.

@@ -16,11 +16,11 @@ from runner.task import Task
 class TrAct:
     """Precondition the weight gradient of the first linear or convolutional layer by its inputs.
 
-    Paper: Petersen et al. 2024, TrAct (arXiv 2410.23970, §2), and the authors' code.
+    Paper: Petersen et al. 2024, TrAct (arXiv 2410.23970), and the authors' code.
     Update: ΔW = Gᵀ a (aᵀa / b + λ I)⁻¹ for inputs a, (b, n), and the gradient G, (b, m), of the layer's
         outputs; for b < n the equal Gᵀ (a aᵀ / b + λ I)⁻¹ a. Of a convolution the patches are the rows.
         The bias's and the inputs' gradients stay what they are.
-    Defaults: lam 0.1 (paper and code).
+    Defaults: lam 0.1 (authors' code, inputs standardised).
     State: none.
     Cost: 1 forward, 1 backward.
     Pitfalls: the first layer's gradient norm changes, so clipping interacts. Patches of a convolution are

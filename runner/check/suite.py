@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from runner.check import cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
 from runner.check.result import Result, failed, not_applicable
 from runner.check.subject import Subject
-from runner.records import one_line
+from runner.errors import one_line
 
 Check = Callable[[Subject], Result]
 
