@@ -12,7 +12,8 @@ from runner.cost import Cost
 from runner.seeding import derive
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-MAX_AHEAD, AHEAD_BYTES = 64, 1 << 20  # batches, and bytes of their inputs, gathered in one go
+SMALL = 4 << 20  # bytes of inputs up to which an epoch is shuffled as a whole, once
+Rows = tuple[Tensor, Tensor, Tensor]  # x, y, index
 
 
 class Stream:
@@ -52,9 +53,8 @@ class Stream:
         self.position = 0
         self._order: Tensor | None = None
         self._order_epoch = -1
-        self._ready: list[tuple[Tensor, Tensor, Tensor]] = []  # x, y, index of coming batches, last one first
-        self._ready_at, self._ready_size, self._ready_from = 0, 0, self._stored()
-        self._ahead = 1
+        self._shuffled: Rows | None = None
+        self._shuffled_key: tuple[int, ...] = ()
 
     @property
     def epoch(self) -> int:
@@ -70,16 +70,11 @@ class Stream:
         size = self.batch_size if size is None else size
         if size < 1:
             raise ValueError(f"a batch needs at least one row, got size={size}")
-        steady = self._ready_at == self.position and self._ready_size == size
-        if not (self._ready and steady and self._ready_from == self._stored()):
-            self._look_ahead(size, steady)
-        x, y, index = self._ready.pop()
-        self.position = self._ready_at = self.position + size
+        epoch, start = divmod(self.position, self.n)
+        x, y, index = self._rows(epoch, start, size) if start + size <= self.n else self._straddle(size)
+        self.position += size
         self.cost.drawn += size
-        if self.augment is not None:
-            assert self.generator is not None
-            x = self.augment(x, self.generator)
-        return Batch(decode(x), y, index)
+        return self._batch(x, y, index, self.augment)
 
     def take(self, index: Tensor, augment: bool = False) -> Batch:
         """The rows at positions ``index`` of this stream's data, (B,) int64.
@@ -89,7 +84,7 @@ class Stream:
             augment: augment them as :meth:`next` does: a sampler that trains on the rows wants this.
         """
         self.cost.drawn += index.shape[0]
-        return self._gather(index, self.augment if augment else None)
+        return self._batch(*self._stored(index), self.augment if augment else None)
 
     def all(self) -> Batch:
         """Every row once, in storage order, without augmentation."""
@@ -103,9 +98,7 @@ class Stream:
         generator = None
         if self.generator is not None:
             generator = torch.Generator(self.x.device).manual_seed(derive(seed, "augment"))
-        return Stream(
-            self.x, self.y, self.batch_size, seed, self.cost, self.index, self.augment, generator
-        )
+        return Stream(self.x, self.y, self.batch_size, seed, self.cost, self.index, self.augment, generator)
 
     def state_dict(self) -> dict[str, int | Tensor]:
         """Seed and position, and the state of the augmentation's generator where there is one."""
@@ -118,46 +111,44 @@ class Stream:
         """Go on where :meth:`state_dict` was taken."""
         self.seed, self.position = int(state["seed"]), int(state["position"])
         self._order_epoch = -1
-        self._ready.clear()
         if self.generator is not None:
             generator_state = state["generator"]
             assert isinstance(generator_state, Tensor)
             self.generator.set_state(generator_state.cpu())
 
-    def _look_ahead(self, size: int, steady: bool) -> None:
-        """Gather the next batch; where one size follows another, the next 2, 4, … 64 in one go.
+    def _batch(self, x: Tensor, y: Tensor, index: Tensor, augment: Augment | None) -> Batch:
+        if augment is not None:
+            assert self.generator is not None
+            x = augment(x, self.generator)
+        return Batch(decode(x), y, index)
 
-        On small data the gathers of a batch cost more than its forward pass; once in 64 steps they do not.
-        """
-        self._ahead = min(2 * self._ahead, self._most_ahead(size)) if steady else 1
-        self._ready_at, self._ready_size, self._ready_from = self.position, size, self._stored()
-        rows = self._sequence(self.position, size * self._ahead)
-        index = rows if self.index is None else self.index.index_select(0, rows)
-        block = (self.x.index_select(0, rows), self.y.index_select(0, rows), index)
-        # Unsafe only in that autograd does not tie the pieces together, and they do not overlap.
-        self._ready = list(zip(*(torch.unsafe_split(t, size) for t in block), strict=True))[::-1]
+    def _straddle(self, size: int) -> Rows:
+        """Rows of more than one epoch."""
+        parts, end, position = [], self.position + size, self.position
+        while position < end:
+            epoch, start = divmod(position, self.n)
+            parts.append(self._rows(epoch, start, min(self.n - start, end - position)))
+            position += parts[-1][0].shape[0]
+        x, y, index = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        return x, y, index
 
-    def _stored(self) -> tuple[int, ...]:
-        """Changes when a part puts other rows in, or writes to these."""
-        return id(self.x), self.x._version, id(self.y), self.y._version, id(self.index)
+    def _rows(self, epoch: int, start: int, size: int) -> Rows:
+        """``size`` stored rows from position ``start`` of an epoch's order."""
+        if self.x.nbytes > SMALL:
+            return self._stored(self._epoch_order(epoch)[start : start + size])
+        # On small data the gathers of a batch cost more than its forward pass: shuffle all, then slice.
+        # A part that puts other rows in, or writes to them, is noticed.
+        key = (epoch, self.seed, id(self.x), self.x._version, id(self.y), self.y._version, id(self.index))
+        if key != self._shuffled_key or self._shuffled is None:
+            self._shuffled, self._shuffled_key = self._stored(self._epoch_order(epoch)), key
+        x, y, index = self._shuffled
+        stop = start + size
+        # .data: autograd is not to tie one batch to the next, so that a part may write to its own.
+        return x.data[start:stop], y.data[start:stop], index.data[start:stop]
 
-    def _most_ahead(self, size: int) -> int:
-        """Batches in one block: 1 unless each piece is aligned as a fresh tensor would be.
-
-        Kernels may round differently at another alignment, and a resumed run cuts its blocks elsewhere.
-        """
-        align = 64 if self.x.device.type == "cpu" else 512  # of torch's allocators, in bytes
-        nbytes = [size * t[:1].nbytes for t in (self.x, self.y)]
-        return 1 if any(n % align for n in nbytes) else max(1, min(MAX_AHEAD, AHEAD_BYTES // max(nbytes)))
-
-    def _sequence(self, position: int, count: int) -> Tensor:
-        epoch, start = divmod(position, self.n)
-        parts, missing = [], count
-        while missing > 0:
-            parts.append(self._epoch_order(epoch)[start : start + missing])
-            missing -= parts[-1].shape[0]
-            epoch, start = epoch + 1, 0
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def _stored(self, positions: Tensor) -> Rows:
+        index = positions if self.index is None else self.index.index_select(0, positions)
+        return self.x.index_select(0, positions), self.y.index_select(0, positions), index
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if epoch != self._order_epoch or self._order is None:
@@ -167,14 +158,7 @@ class Stream:
             self._order_epoch = epoch
         return self._order
 
-    def _gather(self, rows: Tensor, augment: Augment | None = None) -> Batch:
-        index = rows if self.index is None else self.index.index_select(0, rows)
-        x = self.x.index_select(0, rows)
-        if augment is not None:
-            assert self.generator is not None
-            x = augment(x, self.generator)
-        return Batch(decode(x), self.y.index_select(0, rows), index)
-
 
 def decode(x: Tensor) -> Tensor:
+    """Stored inputs as a model takes them: uint8 images as float32 in [0, 1], the rest as it is."""
     return x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x

@@ -120,13 +120,13 @@ def by_hand(
 
     Args:
         job: what to train.
-        task: gives the stored tensors; nothing else of it is used.
+        task: gives the stored tensors and their augmentation; nothing else of it is used.
         model: what to train, without the harness's hooks (:func:`bare_copy`).
         rows: row ids of each batch; full batches of shuffled epochs when None.
         lean: whether to use what PyTorch leaves to the caller: ``grad = None`` by hand, ``index_select``,
             ``forward`` without ``__call__``. If not, the usual words.
     """
-    x, y, loss_of = task.data.x, task.data.y, LOSSES[task.info.task]
+    x, y, ready, loss_of = task.data.x, task.data.y, inputs(task), LOSSES[task.info.task]
     optimizer = adamw(model, job.config["algorithm"]["optimizer"])
     rows = shuffled(x, task.info.batch_size) if rows is None else rows
     base, warmup = optimizer.param_groups[0]["lr"], job.config["algorithm"]["schedule"]["warmup"]
@@ -140,7 +140,7 @@ def by_hand(
                 group["lr"] = lr
             for p in params:
                 p.grad = None
-            loss = loss_of(forward(decode(x.index_select(0, batch))), y.index_select(0, batch))
+            loss = loss_of(forward(ready(x.index_select(0, batch))), y.index_select(0, batch))
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
@@ -151,7 +151,7 @@ def by_hand(
             for group in optimizer.param_groups:
                 group["lr"] = base * warmup_cosine(step, steps, warmup)
             optimizer.zero_grad()
-            loss = loss_of(model(decode(x[batch])), y[batch])
+            loss = loss_of(model(ready(x[batch])), y[batch])
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
@@ -171,6 +171,15 @@ def bare_copy(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model).train()
     model._forward_hooks.clear()
     return model
+
+
+def inputs(task: Task) -> Callable[[Tensor], Tensor]:
+    """From stored rows to the model's inputs: the workload's augmentation, and floats in [0, 1]."""
+    augment = task.data.augment
+    if augment is None:
+        return decode
+    generator = torch.Generator(task.data.x.device).manual_seed(0)
+    return lambda x: decode(augment(x, generator))
 
 
 def adamw(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
@@ -316,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     where = conditions(options.threads)
     print(table(results))
-    print(f"\nn pairs of {2 * options.repeats} segments of {options.steps} steps a side; "
+    print(f"\n{options.pairs} pairs of {2 * options.repeats} segments of {options.steps} steps a side; "
           + ", ".join(f"{key} {value}" for key, value in where.items()))  # fmt: skip
     if options.json is not None:
         record = {"machine": where, "results": [asdict(r) for r in results]}

@@ -68,24 +68,26 @@ class IdxImages(TensorWorkload):
 
     def _fetch(self, root: Path, folder: Path, missing: list[str]) -> None:
         if not self.download:
-            raise self._absent(folder, missing, "workload.download is false")
+            raise self._absent(folder, missing, "Downloading is off (workload.download=false)")
+        dataset = getattr(import_torchvision().datasets, self.dataset)
         try:
             root.mkdir(parents=True, exist_ok=True)
             # Every cell downloads into a folder of its own; whole files are then renamed into place.
             with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as own, _patience(TIMEOUT):
-                getattr(import_torchvision().datasets, self.dataset)(own, download=True)
+                dataset(own, download=True)
                 folder.mkdir(parents=True, exist_ok=True)
                 for name in missing:
                     (Path(own) / self.dataset / "raw" / name).replace(folder / name)
         except (RuntimeError, OSError, EOFError, HTTPException) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise self._absent(folder, missing, f"the download failed ({reason})") from error
+            raise self._absent(folder, missing, f"The download failed: {reason}") from error
 
     def _absent(self, folder: Path, missing: list[str], reason: str) -> UserError:
+        # The remedy before the reason: summaries cut long lines.
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         return UserError(
-            f"{self.name} needs {', '.join(missing)} in {folder}, and {reason}. Put the unpacked files of "
-            f"{self.dataset} there, or say where they are: data_dir=FOLDER or BENCH_DATA=FOLDER, the folder "
-            f"that holds {self.dataset}/raw. workload=digits needs no files."
+            f"no {missing[0]}{others} in {folder}: put the unpacked {self.dataset} files there, or say where "
+            f"{self.dataset}/raw is with data_dir=… or BENCH_DATA=…; workload=digits needs no files. {reason}"
         )
 
 

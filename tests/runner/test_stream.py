@@ -73,9 +73,7 @@ def test_every_row_comes_once_an_epoch_whatever_the_batch_size() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3, 7, 50, 131])
-@pytest.mark.parametrize(
-    ("features", "size"), [(3, 6), (16, 8)]
-)  # the second one is gathered ahead in blocks
+@pytest.mark.parametrize(("features", "size"), [(3, 6), (16, 8)])
 def test_resumes_anywhere_bit_for_bit(before: int, features: int, size: int) -> None:
     first = make(features=features, batch_size=size)
     second = make(seed=1234, features=features, batch_size=size)

@@ -53,9 +53,10 @@ def test_a_stream_goes_on_with_the_same_shifts_after_a_checkpoint():
         return Stream(x, y, 7, 1, Cost(), augment=shift, generator=torch.Generator().manual_seed(2))
 
     whole, cut = stream(), stream()
-    whole.next(), cut.next()
+    for one in (whole, cut):
+        one.next()
     resumed = stream()
     resumed.load_state_dict(cut.state_dict())
     for _ in range(5):
-        one, other = whole.next(), resumed.next()
-        assert torch.equal(one.x, other.x) and torch.equal(one.y, other.y)
+        here, there = whole.next(), resumed.next()
+        assert torch.equal(here.x, there.x) and torch.equal(here.y, there.y)

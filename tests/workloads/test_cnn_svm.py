@@ -67,7 +67,8 @@ def test_half_of_the_hidden_units_are_dropped_in_training_alone(net: CnnSvm):
     kept: list[Tensor] = []
     hook = net.head.register_forward_pre_hook(lambda _m, args: kept.append(args[0].detach()))
     torch.manual_seed(0)
-    net.eval(), net(x), net(x), net.train(), net(x)
+    for mode in (False, False, True):
+        net.train(mode)(x)
     hook.remove()
     whole, again, dropped = kept
     assert torch.equal(whole, again)

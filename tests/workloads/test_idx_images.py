@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from runner.errors import UserError
+from runner.records import one_line
 from workloads.torchvision_compat import import_torchvision
 from workloads.vision import IdxImages
 
@@ -141,21 +142,28 @@ def test_a_missing_file_is_named_with_what_to_do(
     message = str(caught.value)
     for part in (wanted, str(root), "data_dir=", "BENCH_DATA=", "workload=digits"):
         assert part in message
-    assert "train-images" not in message.partition("Put")[0]  # that one is there
-    assert ("workload.download is false" if why == "not allowed" else "the download failed") in message
+    assert "train-images" not in message.partition(":")[0]  # that one is there
+    assert ("download=false" if why == "not allowed" else "The download failed: ") in message
     assert listing(root) == before
+
+
+def test_the_remedy_survives_the_summary_of_a_cell(tmp_path: Path):
+    with pytest.raises(UserError) as caught:
+        tiny().prepare(tmp_path)
+    line = one_line(str(caught.value))
+    assert line.startswith("no train-images-idx3-ubyte (and 3 more) in ") and "workload=digits" in line
 
 
 def test_a_failed_download_leaves_an_empty_data_folder_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     serve(monkeypatch, {"mirrors": ["http://127.0.0.1:1/"]})
-    with pytest.raises(UserError, match="the download failed"):
+    with pytest.raises(UserError, match="The download failed"):
         tiny(download=True).prepare(tmp_path / "data")
     assert listing(tmp_path / "data") == set()
 
 
 def test_a_data_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="the download failed"):
+    with pytest.raises(UserError, match="The download failed"):
         tiny(download=True).prepare(tmp_path / "file")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_classes_have_equal_shares(make, name: str):
 def test_digits_are_the_source_rows_once_each(make):
     from sklearn.datasets import load_digits
 
-    bunch, data = load_digits(), make("digits")._data
+    bunch: Any = load_digits()
+    data = make("digits")._data
     source = fingerprints(
         torch.tensor(bunch.images, dtype=torch.float32).div(16).unsqueeze(1), torch.tensor(bunch.target)
     )
@@ -68,7 +70,8 @@ def test_digits_are_the_source_rows_once_each(make):
 def test_breast_cancer_rows_are_the_source_rows_scaled_by_training_rows(make):
     from sklearn.datasets import load_breast_cancer
 
-    bunch, data = load_breast_cancer(), make("breast_cancer")._data
+    bunch: Any = load_breast_cancer()
+    data = make("breast_cancer")._data
     assert torch.all(data.train.x.amin(0) == 0) and torch.all(data.train.x.amax(0) == 1)
     source = torch.tensor(bunch.data, dtype=torch.float64)
     x = torch.cat([getattr(data, s).x for s in SPLITS]).double()

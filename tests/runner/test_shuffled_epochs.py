@@ -1,4 +1,4 @@
-"""Batches are gathered many at once: nobody may notice but the clock."""
+"""Small data is shuffled an epoch at a time: nobody may notice but the clock."""
 
 from __future__ import annotations
 
@@ -44,21 +44,36 @@ def test_the_rows_are_those_of_the_shuffled_epochs_whatever_the_sizes(
 
 
 @pytest.mark.parametrize("size", [16, 8, 5])
-def test_training_is_the_same_to_the_bit_with_and_without(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_reads_its_rows_from_the_same_alignment(size: int) -> None:
+    """Kernels may round differently at another alignment, so a slice has to start where it did before."""
+    x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+    run, again = (make_task(mlp, x, torch.arange(100) % 3, batch_size=size) for _ in range(2))
+    for _ in range(33):
+        run.data.next()
+    again.data.load_state_dict(run.data.state_dict())
+    for _ in range(50):
+        one, other = run.data.next(), again.data.next()
+        assert one.x.data_ptr() % 64 == other.x.data_ptr() % 64
+        assert torch.equal(one.x, other.x)
+
+
+@pytest.mark.parametrize("size", [16, 5])
+def test_training_is_the_same_with_and_without(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
 
-    def trained(most: int) -> list[Tensor]:
-        monkeypatch.setattr(stream_module, "MAX_AHEAD", most)
+    def trained(small: int) -> list[Tensor]:
+        monkeypatch.setattr(stream_module, "SMALL", small)
         task = make_task(mlp, x, torch.arange(100) % 3, batch_size=size)
         algorithm = Composed(optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.01))
         algorithm.setup(task)
         train(algorithm, task, 150)
         return weights(task)
 
-    assert all(torch.equal(a, b) for a, b in zip(trained(1), trained(64), strict=True))
+    for one, other in zip(trained(0), trained(1 << 20), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_a_resume_in_the_middle_of_a_block_goes_on_with_the_next_row() -> None:
+def test_a_resume_in_the_middle_of_an_epoch_goes_on_with_the_next_row() -> None:
     x, y = stored(50)
     stream, resumed = Stream(x, y, 8, seed=1), Stream(x, y, 8, seed=1)
     for _ in range(37):
@@ -72,19 +87,12 @@ def test_a_resume_in_the_middle_of_a_block_goes_on_with_the_next_row() -> None:
     assert stream.next().index.tolist() == sequence(2, 50, 16)[8:]
 
 
-@pytest.mark.parametrize(("size", "blocks"), [(8, True), (5, False)])
-def test_each_batch_is_aligned_as_a_fresh_tensor_is(size: int, blocks: bool) -> None:
-    x, y = stored(64, features=3)
-    stream = Stream(x.double(), y, size, seed=0)
-    batches = [stream.next() for _ in range(100)]
-    assert all(t.data_ptr() % 64 == 0 for batch in batches for t in (batch.x, batch.y))
-    assert (batches[-1].x.untyped_storage().nbytes() > batches[-1].x.nbytes) is blocks
-
-
-def test_large_batches_are_not_gathered_ahead() -> None:
-    stream = Stream(torch.zeros(256, 1024), torch.zeros(256, dtype=torch.int64), 128, seed=0)
-    biggest = max(stream.next().x.untyped_storage().nbytes() for _ in range(100))
-    assert biggest <= stream_module.AHEAD_BYTES
+def test_large_data_is_gathered_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(*stored(64), 8, seed=0)
+    assert stream.next().x.untyped_storage().nbytes() == stream.x.nbytes
+    monkeypatch.setattr(stream_module, "SMALL", 0)
+    batch = stream.next()
+    assert batch.x.untyped_storage().nbytes() == batch.x.nbytes
 
 
 @pytest.mark.parametrize("change", ["put x", "put y", "write x", "write y"])
