@@ -27,6 +27,7 @@ TOP: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "isolate": ((bool,), None, "true or false"),
 }
 DEVICES = ("auto", "cpu", "cuda")
+NULLABLE = ("target",)  # may be taken away where the default has one
 
 # Conventional hyperparameters, wherever they stand in an algorithm or a workload.
 RANGES: dict[str, Range] = {
@@ -98,6 +99,8 @@ def _check_top(config: Mapping[str, Any]) -> None:
 
 def _check_type(key: str, value: Any, default: Any) -> None:
     wants = None
+    if value is None and key.rpartition(".")[2] in NULLABLE:
+        return
     if isinstance(default, bool):
         wants = None if isinstance(value, bool) else "true or false"
     elif isinstance(default, int) and not isinstance(value, (int, float)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import itertools
 import json
 import math
@@ -38,6 +39,7 @@ from runner.task import Task
 Train = Callable[[int], float]  # steps -> seconds
 AGAINST = ("lean", "usual", "itself")
 CONFIDENCE = 0.95
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "binary": F.binary_cross_entropy_with_logits,
@@ -304,6 +306,18 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def keep_freed_memory() -> None:
+    """Stop glibc from handing freed memory back to the system and asking for it again at every step.
+
+    Whether it does so hangs on where in the heap a few long-lived tensors happen to lie. That costs either
+    side up to a tenth of a step of MNIST's CNN, at random, which would drown what is measured here.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc takes
+
+
 def conditions(threads: int) -> dict[str, Any]:
     """What the numbers were measured on."""
     hardware = {"cpu": machine.cpu_name(), "cores": os.cpu_count(), "threads": threads}
@@ -314,6 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 2 for bad input."""
     options = _options(argv)
     machine.configure(options.threads, deterministic=False)
+    keep_freed_memory()
     results = []
     try:
         for workload, against in itertools.product(options.workload, options.against):
