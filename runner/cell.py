@@ -94,7 +94,9 @@ class Cell:
         """Move the folder out of the tables' sight; returns where it went."""
         old = self.folder.path.parent.parent / "superseded"
         old.mkdir(parents=True, exist_ok=True)
-        target = old / f"{self.folder.path.name}.{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}"
+        target = (
+            old / f"{self.folder.path.name}.{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}"
+        )
         self.folder.path.rename(target)
         return target
 
@@ -140,4 +142,6 @@ def ensure_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"results folder {folder} cannot be written ({error.strerror}); set results_dir") from error
+        raise UserError(
+            f"results folder {folder} cannot be written ({error.strerror}); set results_dir"
+        ) from error

@@ -54,7 +54,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # noqa: BLE001 - any damage means the same: start over, and say so
+    except Exception as error:  # any damage means the same: start over, and say so
         print(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); starting over")
         return None
 

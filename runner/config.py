@@ -101,7 +101,7 @@ def resolve_device(device: str) -> str:
 
     gpus = Path("/proc/driver/nvidia/gpus")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    visible = gpus.is_dir() and any(gpus.iterdir()) or Path("/dev/nvidia0").exists()
+    visible = (gpus.is_dir() and any(gpus.iterdir())) or Path("/dev/nvidia0").exists()
     return "cuda" if visible and not hidden and "+cpu" not in version("torch") else "cpu"
 
 
@@ -189,8 +189,12 @@ def _stamp() -> float:
 
 def _baseline(choices: Mapping[str, str]) -> dict[str, Any]:
     """The same choice of files without any changed key: what types are held against."""
-    picked = {group: choice for group, choice in choices.items() if choice != "None" and group not in _SHAPING}
-    dropped = [f"~{g}" for g, choice in _preset_choices(picked).items() if choice != "None" and g not in picked]
+    picked = {
+        group: choice for group, choice in choices.items() if choice != "None" and group not in _SHAPING
+    }
+    dropped = [
+        f"~{g}" for g, choice in _preset_choices(picked).items() if choice != "None" and g not in picked
+    ]
     cfg, _ = _compose((*(f"{group}={choice}" for group, choice in sorted(picked.items())), *dropped))
     return _plain(cfg)
 

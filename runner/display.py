@@ -30,8 +30,9 @@ class Display:
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), TextColumn("{task.percentage:>3.0f}%"),
-                       TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+            text = "{task.description}", "{task.percentage:>3.0f}%", "{task.fields[note]}"
+            name, share, note = (TextColumn(t) for t in text)
+            columns = name, BarColumn(bar_width=18), share, note, TimeElapsedColumn(), TimeRemainingColumn()
             self.bars = Progress(*columns, console=self.console, transient=True)
             self.bars.start()
             if self.total > 1:
@@ -123,7 +124,8 @@ class Display:
 
 def short(cell: Cell) -> str:
     """The cell's title cut to what a line of 80 columns has room for."""
-    text = f"{cell.config['workload_label']} {cell.config['label']} s{cell.config['study']}t{cell.config['trial']}"
+    config = cell.config
+    text = f"{config['workload_label']} {config['label']} s{config['study']}t{config['trial']}"
     return text if len(text) <= 28 else text[:27] + "…"
 
 

@@ -101,9 +101,8 @@ class CellRun:
         algorithm: Algorithm = build_part("algorithm", self.config["algorithm"], prefix="")
         reason = algorithm.compatible(task.info)
         if reason is not None:
-            raise UserError(
-                f"algorithm {self.config['label']} cannot train workload {self.config['workload_label']}: {reason}"
-            )
+            pair = f"algorithm {self.config['label']} cannot train workload {self.config['workload_label']}"
+            raise UserError(f"{pair}: {reason}")
         return algorithm
 
     def _warm_up(self, workload: Any) -> float:
@@ -233,9 +232,9 @@ def summarise(loop: Loop, ended: str, compile_seconds: float) -> dict[str, Any]:
         **{f"clock/{account}": seconds for account, seconds in clock.accounts.items()},
     }
     if hit is not None:
-        summary |= {
-            f"{unit}_to_target": hit[unit] for unit in ("samples", "seconds", "steps", "drawn")
-        } | {f"test/{info.metric}_at_target": hit.get(f"test/{info.metric}")}
+        summary |= {f"{unit}_to_target": hit[unit] for unit in ("samples", "seconds", "steps", "drawn")} | {
+            f"test/{info.metric}_at_target": hit.get(f"test/{info.metric}")
+        }
     return summary
 
 
@@ -246,7 +245,9 @@ def main() -> int:
         return 2
     started = time.perf_counter()
     status = run_cell(Path(sys.argv[1]))
-    print(one_line(f"{status['status']} after {time.perf_counter() - started:.1f} s {status.get('error', '')}"))
+    print(
+        one_line(f"{status['status']} after {time.perf_counter() - started:.1f} s {status.get('error', '')}")
+    )
     return 0 if status["status"] in ("done", "diverged") else 1
 
 

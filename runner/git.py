@@ -23,7 +23,9 @@ def facts() -> dict[str, str | bool]:
 def _git(*args: str) -> str | None:
     command = ["git", "-C", str(ROOT), *args]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=30, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

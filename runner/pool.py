@@ -30,7 +30,9 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._events: IO[str] | None = None
 
-    def run(self, folder: CellFolder, notify: Callable[[Event], None] = lambda _event: None) -> dict[str, Any]:
+    def run(
+        self, folder: CellFolder, notify: Callable[[Event], None] = lambda _event: None
+    ) -> dict[str, Any]:
         """Train the cell in ``folder``; returns its final status record.
 
         Raises:

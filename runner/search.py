@@ -43,7 +43,9 @@ def point(space: Mapping[str, Mapping[str, Any]], study: int, trial: int) -> dic
     sequence = Halton(len(space), scramble=True, rng=SCRAMBLE)
     sequence.fast_forward(study * STUDY_STRIDE + trial)
     unit = sequence.random(1)[0]
-    return {name: _scaled(name, entry, float(u)) for (name, entry), u in zip(space.items(), unit, strict=True)}
+    return {
+        name: _scaled(name, entry, float(u)) for (name, entry), u in zip(space.items(), unit, strict=True)
+    }
 
 
 def put(algorithm: dict[str, Any], values: Mapping[str, Any]) -> None:

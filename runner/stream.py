@@ -13,6 +13,7 @@ from runner.seeding import derive
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 SMALL = 4 << 20  # bytes of inputs up to which an epoch is shuffled as a whole, once
+MOST_CUT = 64  # batches that are cut from a shuffled epoch in one go
 Rows = tuple[Tensor, Tensor, Tensor]  # x, y, index
 
 
@@ -53,8 +54,9 @@ class Stream:
         self.position = 0
         self._order: Tensor | None = None
         self._order_epoch = -1
-        self._shuffled: Rows | None = None
+        self._shuffled: Rows = (x, y, y)
         self._shuffled_key: tuple[int, ...] = ()
+        self._cut: dict[tuple[int, int], Rows] = {}  # (start, size) -> rows of the shuffled epoch
 
     @property
     def epoch(self) -> int:
@@ -110,7 +112,7 @@ class Stream:
     def load_state_dict(self, state: dict[str, int | Tensor]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         self.seed, self.position = int(state["seed"]), int(state["position"])
-        self._order_epoch = -1
+        self._order_epoch, self._shuffled_key = -1, ()
         if self.generator is not None:
             generator_state = state["generator"]
             assert isinstance(generator_state, Tensor)
@@ -124,27 +126,36 @@ class Stream:
 
     def _straddle(self, size: int) -> Rows:
         """Rows of more than one epoch."""
-        parts, end, position = [], self.position + size, self.position
-        while position < end:
-            epoch, start = divmod(position, self.n)
-            parts.append(self._rows(epoch, start, min(self.n - start, end - position)))
-            position += parts[-1][0].shape[0]
-        x, y, index = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
-        return x, y, index
+        epoch, start = divmod(self.position, self.n)
+        parts, missing = [], size
+        while missing > 0:
+            parts.append(self._epoch_order(epoch)[start : start + missing])
+            missing -= parts[-1].shape[0]
+            epoch, start = epoch + 1, 0
+        return self._stored(torch.cat(parts))
 
     def _rows(self, epoch: int, start: int, size: int) -> Rows:
         """``size`` stored rows from position ``start`` of an epoch's order."""
         if self.x.nbytes > SMALL:
             return self._stored(self._epoch_order(epoch)[start : start + size])
-        # On small data the gathers of a batch cost more than its forward pass: shuffle all, then slice.
+        # On small data the gathers of a batch cost more than its forward pass: shuffle all, then cut.
         # A part that puts other rows in, or writes to them, is noticed.
-        key = (epoch, self.seed, id(self.x), self.x._version, id(self.y), self.y._version, id(self.index))
-        if key != self._shuffled_key or self._shuffled is None:
-            self._shuffled, self._shuffled_key = self._stored(self._epoch_order(epoch)), key
-        x, y, index = self._shuffled
-        stop = start + size
-        # .data: autograd is not to tie one batch to the next, so that a part may write to its own.
-        return x.data[start:stop], y.data[start:stop], index.data[start:stop]
+        stored = id(self.x), self.x._version, id(self.y), self.y._version, id(self.index)
+        key = (epoch, self.seed, *stored)
+        if key != self._shuffled_key:
+            self._shuffled_key = key
+            self._shuffled = self._stored(self._epoch_order(epoch))
+            self._cut.clear()
+        if (start, size) not in self._cut:
+            self._cut_batches(start, size)
+        return self._cut.pop((start, size))
+
+    def _cut_batches(self, start: int, size: int) -> None:
+        """This batch of the shuffled epoch, and those that follow: slicing each alone costs as much as gathering."""
+        stop = min(self.n, start + MOST_CUT * size)
+        # Unsafe in that autograd does not tie the pieces together: a part may write to its own.
+        pieces = [torch.unsafe_split(t[start:stop], size) for t in self._shuffled]
+        self._cut |= {(start + i * size, size): rows for i, rows in enumerate(zip(*pieces, strict=True))}
 
     def _stored(self, positions: Tensor) -> Rows:
         index = positions if self.index is None else self.index.index_select(0, positions)

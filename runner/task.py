@@ -297,7 +297,7 @@ class Task:
 
     def _install(self, model: nn.Module) -> None:
         self.model = model
-        self.params = [p for p in model.parameters() if p.requires_grad]
+        self.params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         _uncount(model)  # it may be a copy of a counted model
         model.register_forward_hook(_CallCounter(self.cost))
 

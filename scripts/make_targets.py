@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -33,7 +34,9 @@ EASIER = {False: math.floor, True: math.ceil}  # by "minimize"
 
 def main() -> int:
     """Run, compute, write; returns the grid's exit code, or 2 for bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("overrides", nargs="+", help="workload=… and the tuned hyperparameters")
     parser.add_argument("--studies", type=int, default=5, help="how many seeds (default 5)")
     parser.add_argument("--at", type=float, default=0.4, help="share of the budget (default 0.4)")
@@ -41,8 +44,8 @@ def main() -> int:
     parser.add_argument("--targets", type=Path, default=CONF / "targets" / "v1.yaml", help="file to write to")
     parser.add_argument("--results-dir", default="results")
     arguments = parser.parse_args()
-    overrides = [f"results_dir={arguments.results_dir}", "name=targets", "stop_at_target=false", *arguments.overrides]
-    overrides.append("workload.target=null")
+    whole = ["stop_at_target=false", "workload.target=null"]
+    overrides = [f"results_dir={arguments.results_dir}", "name=targets", *arguments.overrides, *whole]
     grid = [[*overrides, f"study={FIRST_STUDY + i}"] for i in range(arguments.studies)]
     try:
         config = compose(grid[0])
@@ -61,7 +64,7 @@ def curves(config: dict[str, Any], arguments: argparse.Namespace) -> pd.DataFram
     """The evaluations of just these cells."""
     _, evals = load(Path(arguments.results_dir) / "targets")
     mine = (evals["workload"] == config["workload_label"]) & (evals["label"] == config["label"])
-    return evals[mine & (evals["study"] < FIRST_STUDY + arguments.studies)]
+    return evals.loc[mine & (evals["study"] < FIRST_STUDY + arguments.studies)]
 
 
 def target(config: dict[str, Any], evals: pd.DataFrame, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -70,10 +73,10 @@ def target(config: dict[str, Any], evals: pd.DataFrame, arguments: argparse.Name
     metric, minimize = f"validation/{workload['metric']}", workload["minimize"]
     best = "min" if minimize else "max"
     early = evals[evals["drawn"] <= arguments.at * workload["budget_samples"]]
-    reached = early.groupby("study")[metric].agg(best).sort_values()
-    final = evals.groupby("study")[metric].agg(best).sort_values()
+    reached = sorted(early.groupby("study")[metric].agg(best))
+    final = sorted(evals.groupby("study")[metric].agg(best))
     scale = 10**arguments.digits
-    value = EASIER[minimize](reached.median() * scale) / scale
+    value = EASIER[minimize](statistics.median(reached) * scale) / scale
     facts = git.facts()
     return {
         "target": value,

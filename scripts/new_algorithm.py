@@ -1,8 +1,8 @@
 """Write the three files of a new method: code, YAML and a test; they train and pass as they are.
 
-    python scripts/new_algorithm.py my_method --part optimizer
-    python -m runner.check algorithm=my_method
-    python -m runner algorithm=my_method workload=digits
+python scripts/new_algorithm.py my_method --part optimizer
+python -m runner.check algorithm=my_method
+python -m runner algorithm=my_method workload=digits
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-FOLDERS = {
-    "optimizer": "optimizers", "schedule": "schedules", "loss": "losses", "objective": "objectives",
-    "reweighting": "reweightings", "sampler": "samplers", "estimator": "estimators", "transform": "transforms",
-    "wrapper": "wrappers", "groups": "groups", "average": "averages", "surgery": "surgery", "whole": "whole",
-}  # fmt: skip
+ALIKE = ("groups", "surgery", "whole")  # folders that bear their part's name; the others have its plural
+PARTS = ("optimizer", "schedule", "loss", "objective", "reweighting", "sampler", "estimator", "transform",
+         "wrapper", "average", *ALIKE)  # fmt: skip
+FOLDERS = {part: part if part in ALIKE else "losses" if part == "loss" else f"{part}s" for part in PARTS}
 
 
 def main() -> int:
     """Write the files; returns 2, and writes nothing, when the name will not do."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", help="snake_case, new to the project")
-    parser.add_argument("--part", choices=FOLDERS, required=True, help="which idea of an algorithm it replaces")
+    parser.add_argument(
+        "--part", choices=FOLDERS, required=True, help="which idea of an algorithm it replaces"
+    )
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     problem = objection(arguments.name, arguments.root)

@@ -66,7 +66,7 @@ class TrAct:
             layer.__class__ = TrActConv2d
         else:
             raise UserError(f"surgery tract: the first layer is a {type(layer).__name__}, a class of its own")
-        layer.tract_lam = self.lam
+        cast(Any, layer).tract_lam = self.lam
         return model
 
 

@@ -34,5 +34,3 @@ class InlineLauncher(Launcher):
         from runner.grid import run_grid
 
         raise SystemExit(run_grid([list(o) for o in job_overrides]))
-
-

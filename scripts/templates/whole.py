@@ -45,7 +45,7 @@ class MyMethod(Algorithm):
             p.grad = None
         loss = task.backward(task.data.next())
         with torch.no_grad():
-            grads = [p.grad for p in task.params]
+            grads = [p.grad for p in task.params if p.grad is not None]
             torch._foreach_mul_(self.momenta, self.momentum)
             torch._foreach_add_(self.momenta, grads)
             torch._foreach_add_(task.params, self.momenta, alpha=-self.lr)

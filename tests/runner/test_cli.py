@@ -36,7 +36,9 @@ def test_a_grid_runs_every_cell_and_one_failure_stays_one_failure(command: Comma
     assert "4 cells: 2 done, 2 failed" in done.stderr
     assert done.stderr.count("its process ended with exit code 3") == 2
     assert "Traceback" not in done.stderr
-    statuses = [json.loads(p.read_text())["status"] for p in (tmp_path / "default" / "cells").glob("*/status.json")]
+    statuses = [
+        json.loads(p.read_text())["status"] for p in (tmp_path / "default" / "cells").glob("*/status.json")
+    ]
     assert sorted(statuses) == ["done", "done", "failed", "failed"]
 
 
@@ -67,12 +69,14 @@ def test_help_lists_everything_with_a_line_each_and_imports_nothing_heavy() -> N
     code = (
         "import sys, runner.__main__ as m\n"
         "try: m.main(['--help'])\nexcept SystemExit: pass\n"
-        "print('HEAVY', [h for h in ('torch', 'wandb', 'torchvision', 'sklearn', 'pandas', 'matplotlib', 'scipy') "
-        "if h in sys.modules])"
+        "heavy = 'torch', 'wandb', 'torchvision', 'sklearn', 'pandas', 'matplotlib', 'scipy'\n"
+        "print('HEAVY', [h for h in heavy if h in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "HEAVY []" in done.stdout, done.stdout + done.stderr
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ") and line.split()}
+    lines = {
+        line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ") and line.split()
+    }
     for name in ("digits", "breast_cancer", "adamw", "lion", "sam", "mechanic"):
         assert len(lines[name].split()) > 3, name
     assert max(map(len, done.stdout.splitlines())) <= 110
@@ -86,8 +90,8 @@ def test_hydras_own_flags_work(command: Command) -> None:
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "runner", f"results_dir={tmp_path}", "workload=digits", "stop_at_target=false",
-            "workload.budget_samples=200000", "workload.eval_every=20000"]  # fmt: skip
+    long = ["stop_at_target=false", "workload.budget_samples=200000", "workload.eval_every=20000"]
+    line = [sys.executable, "-m", "runner", f"results_dir={tmp_path}", "workload=digits", *long]
     process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not any(p.stat().st_size for p in tmp_path.glob("default/cells/*/evals.jsonl")):

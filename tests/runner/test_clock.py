@@ -18,7 +18,14 @@ class FakeTime:
 def test_every_second_is_on_exactly_one_account() -> None:
     fake = FakeTime()
     clock = Clock(now=fake)
-    for seconds, account in ((1, "setup"), (2, "train"), (4, "eval"), (8, "swap"), (16, "train"), (32, "log")):
+    for seconds, account in (
+        (1, "setup"),
+        (2, "train"),
+        (4, "eval"),
+        (8, "swap"),
+        (16, "train"),
+        (32, "log"),
+    ):
         fake.now += seconds
         clock.switch(account)
     assert clock.accounts == {

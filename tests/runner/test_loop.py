@@ -66,8 +66,14 @@ class Log:
         self.saves += 1
 
 
-def make(algorithm: Algorithm, budget: int = 40, target: float | None = 1e9, minimize: bool = False,
-         evaluate: Callable[..., dict[str, float]] | None = None, **plan: Any) -> tuple[Loop, Log]:  # fmt: skip
+def make(
+    algorithm: Algorithm,
+    budget: int = 40,
+    target: float | None = 1e9,
+    minimize: bool = False,
+    evaluate: Callable[..., dict[str, float]] | None = None,
+    **plan: Any,
+) -> tuple[Loop, Log]:
     info = Info("binary", "linear", "score", target, minimize, 16, 2, (3,), (0.0, 1.0), 4, budget)
     stream = Stream(torch.rand(16, 3), torch.zeros(16), 4, seed=1, cost=Cost())
     task = Task(OneNumber, stream, info, seed=1)
@@ -135,7 +141,9 @@ def test_a_part_may_say_itself_that_it_has_diverged() -> None:
     [(1.0, 1.0, False, True), (1.0, 1.0, True, True), (0.9, 1.0, False, False), (1.1, 1.0, True, False),
      (math.nan, 1.0, True, False), (math.nan, 1.0, False, False), (5.0, None, False, False)],
 )  # fmt: skip
-def test_a_hit_is_at_least_as_good_as_the_target(value: float, target: float | None, minimize: bool, hit: bool) -> None:
+def test_a_hit_is_at_least_as_good_as_the_target(
+    value: float, target: float | None, minimize: bool, hit: bool
+) -> None:
     assert hits(value, target, minimize) is hit
 
 
@@ -190,7 +198,7 @@ def test_time_in_evaluation_is_not_charged() -> None:
         time.sleep(0.05)
         return {"score": 0.0}
 
-    loop, log = make(Counting(), evaluate=slow, max_seconds=0.1)
+    loop, _ = make(Counting(), evaluate=slow, max_seconds=0.1)
     assert loop.run() == "budget"
     assert loop.clock.accounts["eval"] > 0.25 and loop.clock.charged < 0.1
 

@@ -45,7 +45,10 @@ def test_what_is_imported_counts_and_what_is_not_does_not(package: Path) -> None
 
 def test_comments_docstrings_and_layout_do_not_count(package: Path) -> None:
     before = combined(hashes(package))
-    rewrite(package / "method.py", '"""Another text."""\n\n# why\nfrom mine import helper\nRATE = (\n    helper.rate()\n)\n')
+    rewrite(
+        package / "method.py",
+        '"""Another text."""\n\n# why\nfrom mine import helper\nRATE = (\n    helper.rate()\n)\n',
+    )
     assert combined(hashes(package)) == before
 
 
@@ -59,7 +62,14 @@ def test_a_change_two_imports_away_counts(package: Path) -> None:
 
 def test_launching_scoring_and_showing_are_no_part_of_a_result() -> None:
     found = source_hashes(compose([]))
-    outside = {"runner.score", "runner.tables", "runner.display", "runner.grid", "runner.config", "runner.__main__"}
+    outside = {
+        "runner.score",
+        "runner.tables",
+        "runner.display",
+        "runner.grid",
+        "runner.config",
+        "runner.__main__",
+    }
     assert not outside & set(found)
     assert {"algorithms.schedules.cosine", "workloads.embedded", "runner.composed"} <= set(found)
     other = source_hashes(compose(["algorithm.schedule._target_=algorithms.schedules.linear.Linear"]))

@@ -44,7 +44,9 @@ def test_its_own_test_passes_as_written(checkout: Path) -> None:
 
 
 def test_it_trains_as_written(checkout: Path) -> None:
-    done = python(checkout, "-m", "runner", "algorithm=my_optimizer", "workload=digits", "workload.target=0.8")
+    done = python(
+        checkout, "-m", "runner", "algorithm=my_optimizer", "workload=digits", "workload.target=0.8"
+    )
     assert done.returncode == 0 and "hit accuracy" in done.stderr, done.stderr
 
 
@@ -56,9 +58,12 @@ def test_what_it_writes_is_tidy(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("lion", "exists"), ("MyMethod", "snake_case"), ("2fast", "snake_case"), ("class", "snake_case")]
+    ("name", "reason"),
+    [("lion", "exists"), ("MyMethod", "snake_case"), ("2fast", "snake_case"), ("class", "snake_case")],
 )
-def test_a_name_that_will_not_do_is_refused_and_nothing_written(checkout: Path, name: str, reason: str) -> None:
+def test_a_name_that_will_not_do_is_refused_and_nothing_written(
+    checkout: Path, name: str, reason: str
+) -> None:
     before = sorted(checkout.rglob("*.yaml"))
     done = python(checkout, "scripts/new_algorithm.py", name, "--part", "loss")
     assert done.returncode == 2 and reason in done.stderr
