@@ -12,8 +12,9 @@ from runner.cost import Cost
 from runner.seeding import derive
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-SMALL = 4 << 20  # bytes of inputs up to which an epoch is shuffled as a whole, once
-MOST_CUT = 64  # batches that are cut from a shuffled epoch in one go
+SMALL = 4 << 20  # bytes of inputs up to which whole epochs are shuffled in one go
+SMALL_ROWS = 4096  # of them, where an epoch is shorter, several at once
+MOST_CUT = 64  # batches that are cut from the shuffled rows in one go
 Rows = tuple[Tensor, Tensor, Tensor]  # x, y, index
 
 
@@ -56,7 +57,9 @@ class Stream:
         self._order_epoch = -1
         self._shuffled: Rows = (x, y, y)
         self._shuffled_key: tuple[int, ...] = ()
-        self._cut: dict[tuple[int, int], Rows] = {}  # (start, size) -> rows of the shuffled epoch
+        self._cut: dict[tuple[int, int], Rows] = {}  # (start, size) -> shuffled rows
+        # A constant of the data: where a slice starts in memory hangs on the position alone, resumed or not.
+        self._epochs_at_once = max(1, min(SMALL_ROWS // self.n, SMALL // max(1, x.nbytes)))
 
     @property
     def epoch(self) -> int:
@@ -72,8 +75,7 @@ class Stream:
         size = self.batch_size if size is None else size
         if size < 1:
             raise ValueError(f"a batch needs at least one row, got size={size}")
-        epoch, start = divmod(self.position, self.n)
-        x, y, index = self._rows(epoch, start, size) if start + size <= self.n else self._straddle(size)
+        x, y, index = self._rows(self.position, size)
         self.position += size
         self.cost.drawn += size
         return self._batch(x, y, index, self.augment)
@@ -124,38 +126,38 @@ class Stream:
             x = augment(x, self.generator)
         return Batch(decode(x), y, index)
 
-    def _straddle(self, size: int) -> Rows:
-        """Rows of more than one epoch."""
-        epoch, start = divmod(self.position, self.n)
-        parts, missing = [], size
-        while missing > 0:
-            parts.append(self._epoch_order(epoch)[start : start + missing])
-            missing -= parts[-1].shape[0]
-            epoch, start = epoch + 1, 0
-        return self._stored(torch.cat(parts))
-
-    def _rows(self, epoch: int, start: int, size: int) -> Rows:
-        """``size`` stored rows from position ``start`` of an epoch's order."""
-        if self.x.nbytes > SMALL:
-            return self._stored(self._epoch_order(epoch)[start : start + size])
+    def _rows(self, position: int, size: int) -> Rows:
+        """``size`` stored rows from ``position`` of the shuffled sequence."""
+        span = self.n * self._epochs_at_once
+        part, start = divmod(position, span)
+        if start + size > span or self.x.nbytes > SMALL:
+            return self._stored(self._sequence(position, size))
         # On small data the gathers of a batch cost more than its forward pass: shuffle all, then cut.
         # A part that puts other rows in, or writes to them, is noticed.
-        stored = id(self.x), self.x._version, id(self.y), self.y._version, id(self.index)
-        key = (epoch, self.seed, *stored)
+        key = (part, self.seed, id(self.x), self.x._version, id(self.y), self.y._version, id(self.index))
         if key != self._shuffled_key:
-            self._shuffled_key = key
-            self._shuffled = self._stored(self._epoch_order(epoch))
+            self._shuffled, self._shuffled_key = self._stored(self._sequence(part * span, span)), key
             self._cut.clear()
         if (start, size) not in self._cut:
             self._cut_batches(start, size)
         return self._cut.pop((start, size))
 
     def _cut_batches(self, start: int, size: int) -> None:
-        """This batch of the shuffled epoch, and those that follow: slicing each alone costs as much as gathering."""
-        stop = min(self.n, start + MOST_CUT * size)
+        """The batch at ``start`` and those behind it: slicing each alone costs as much as gathering."""
+        stop = start + MOST_CUT * size
         # Unsafe in that autograd does not tie the pieces together: a part may write to its own.
         pieces = [torch.unsafe_split(t[start:stop], size) for t in self._shuffled]
         self._cut |= {(start + i * size, size): rows for i, rows in enumerate(zip(*pieces, strict=True))}
+
+    def _sequence(self, position: int, count: int) -> Tensor:
+        """Where ``count`` rows from ``position`` on are stored."""
+        epoch, start = divmod(position, self.n)
+        parts, missing = [], count
+        while missing > 0:
+            parts.append(self._epoch_order(epoch)[start : start + missing])
+            missing -= parts[-1].shape[0]
+            epoch, start = epoch + 1, 0
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _stored(self, positions: Tensor) -> Rows:
         index = positions if self.index is None else self.index.index_select(0, positions)

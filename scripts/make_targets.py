@@ -81,8 +81,8 @@ def target(config: dict[str, Any], evals: pd.DataFrame, arguments: argparse.Name
     return {
         "target": value,
         "metric": workload["metric"],
-        "how": f"median over {len(reached)} studies of the best value within {arguments.at:.0%} of the budget, "
-        f"rounded to {arguments.digits} decimals",
+        "how": f"median over {len(reached)} studies of the best value within {arguments.at:.0%} "
+        f"of the budget, rounded to {arguments.digits} decimals",
         "algorithm": config["label"],
         "n": len(reached),
         "reached": [round(v, 5) for v in reached],
