@@ -14,7 +14,7 @@ from runner import git, source
 from runner.config import compose
 from runner.errors import UserError
 from runner.files import write_json
-from runner.labels import slug
+from runner.labels import UNNAMED, slug
 from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
 
@@ -122,6 +122,7 @@ class Cell:
 def identity(config: Mapping[str, Any]) -> str:
     """The cell id: a hash of the resolved config less where to log and where to run."""
     kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    kept["workload"] = {key: value for key, value in config["workload"].items() if key not in UNNAMED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 

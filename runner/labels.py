@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+UNNAMED = ("download",)  # keys of a workload that say how to get its data, not what it is
+
 
 def algorithm_label(choices: Mapping[str, str], preset: Mapping[str, str], changed: Mapping[str, Any]) -> str:
     """``adamw``, ``adamw+label_smoothing``, ``adamw-groups``, ``adamw[lr=0.0003]``.
@@ -25,7 +27,8 @@ def algorithm_label(choices: Mapping[str, str], preset: Mapping[str, str], chang
 
 def workload_label(name: str, changed: Mapping[str, Any]) -> str:
     """The workload's name, plus the keys that were changed: a variant is another column on the board."""
-    keys = {k: v for k, v in changed.items() if k.startswith("workload.") and k != "workload.name"}
+    named = {f"workload.{key}" for key in ("name", *UNNAMED)}
+    keys = {k: v for k, v in changed.items() if k.startswith("workload.") and k not in named}
     return name + _keys(keys)
 
 

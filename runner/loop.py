@@ -171,7 +171,7 @@ class Loop:
         if stopped is None and plan.max_seconds is not None and self.clock.charged >= plan.max_seconds:
             stopped = "max_seconds"
         metrics, reached = self._measure(final=stopped is not None)
-        if stopped is None and not math.isfinite(metrics[f"validation/{info.metric}"]):
+        if stopped in (None, "budget") and not sound(metrics, f"validation/{info.metric}"):
             stopped = "diverged"
         row = self._row(metrics, train_loss)
         if reached and progress.hit is None and stopped != "diverged":
@@ -264,6 +264,11 @@ def mean_loss(losses: list[Tensor]) -> float | None:
     if not losses:
         return None
     return torch.stack(losses).double().mean().item()
+
+
+def sound(metrics: Mapping[str, float], scored: str) -> bool:
+    """Whether the scored metric is finite and no metric is NaN: NaN outputs still have an accuracy."""
+    return math.isfinite(metrics[scored]) and not any(math.isnan(value) for value in metrics.values())
 
 
 def hits(value: float, target: float | None, minimize: bool) -> bool:

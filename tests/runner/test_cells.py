@@ -64,7 +64,13 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
 
 
 def test_costs_and_grid_are_in_the_rows(tmp_path: Path) -> None:
-    c = cell(tmp_path, "stop_at_target=false", "workload.budget_samples=3200", "workload.eval_every=1000")
+    c = cell(
+        tmp_path,
+        "stop_at_target=false",
+        "workload.batch_size=64",
+        "workload.budget_samples=3200",
+        "workload.eval_every=1000",
+    )
     run(c)
     assert [row["drawn"] for row in c.folder.evals()] == [0, 1024, 2048, 3008, 3200]
     last = c.folder.evals()[-1]
@@ -78,18 +84,16 @@ def test_stops_at_the_first_hit_and_records_it(tmp_path: Path) -> None:
     values = [row["validation/accuracy"] for row in rows]
     assert summary["ended"] == "target" and summary["hit"]
     assert values[-1] >= 0.8 and all(v < 0.8 for v in values[:-1])
-    assert summary["drawn_to_target"] == rows[-1]["drawn"] < 32000
+    assert summary["drawn_to_target"] == rows[-1]["drawn"] < 48000
     assert summary["test/accuracy_at_target"] == rows[-1]["test/accuracy"]
     assert "hit accuracy ≥ 0.8" in outcome(c.folder.status())
 
 
 def test_goes_on_behind_the_target_when_asked(tmp_path: Path) -> None:
-    stopped, whole = (
-        cell(tmp_path, "workload.target=0.8"),
-        cell(tmp_path, "workload.target=0.8", "stop_at_target=false"),
-    )
+    args = ["workload.target=0.8", "workload.budget_samples=9600"]
+    stopped, whole = cell(tmp_path, *args), cell(tmp_path, *args, "stop_at_target=false")
     first, second = run(stopped)["summary"], run(whole)["summary"]
-    assert second["ended"] == "budget" and second["drawn"] == 32000
+    assert second["ended"] == "budget" and second["drawn"] == 9600
     assert first["drawn_to_target"] == second["drawn_to_target"]
     assert result(whole)[1][: first["evals"]] == result(stopped)[1]
 
@@ -234,7 +238,7 @@ def faulty(tmp_path: Path, double: str, *overrides: str) -> Cell:
 
 
 def test_signals_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    args = ["workload.budget_samples=200000", "stop_at_target=false", "workload.eval_every=20000"]
+    args = ["workload.batch_size=64", "workload.budget_samples=64000", "stop_at_target=false"]
     c = cell(tmp_path, *args)
     c.submit()
     process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(c.folder.path)])
@@ -269,26 +273,30 @@ def test_a_checkpoint_that_does_not_fit_means_starting_over(tmp_path: Path, dama
     assert result(c) == result(whole)
 
 
-@pytest.mark.parametrize("algorithm", ["adamw", "composed"])
+@pytest.mark.parametrize(
+    ("parts", "kills"),
+    [
+        ([], 3),
+        (["algorithm=ema", "algorithm/estimator=sam", "algorithm/wrapper=mechanic"], 3),
+        pytest.param(["algorithm=ema", "algorithm/estimator=sam"], 10, marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_random_instants_a_cell_ends_as_if_it_never_had_been(
-    tmp_path: Path, algorithm: str
+    tmp_path: Path, parts: list[str], kills: int
 ) -> None:
-    args = [
-        "workload=digits",
-        "stop_at_target=false",
-        "workload.budget_samples=128000",
-        "checkpoint_every=0.05",
-    ]
-    if algorithm == "composed":
-        args += ["algorithm=ema", "algorithm/estimator=sam"]
+    args = ["workload.batch_size=64", "workload.budget_samples=64000", "stop_at_target=false"]
+    args += ["checkpoint_every=0.05", *parts]
     undisturbed, killed = cell(tmp_path, *args, "name=undisturbed"), cell(tmp_path, *args)
     run(undisturbed)
     seconds, chance = undisturbed.folder.status()["summary"]["wall_seconds"], random.Random(0)
     killed.submit()
-    for _ in range(5):
+    for i in range(kills):
         process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(killed.folder.path)])
-        wait_for(lambda: killed.folder.status()["status"] != "pending")
-        time.sleep(chance.uniform(0, min(seconds, 4)))
+        wait_for(lambda pid=process.pid: killed.folder.status().get("pid") == pid)
+        if i == kills - 1:
+            wait_for(killed.folder.checkpoint_file.exists)
+        else:
+            time.sleep(chance.uniform(0, seconds))
         process.kill()
         process.wait()
         if killed.state() == "done":

@@ -90,7 +90,7 @@ def test_hydras_own_flags_work(command: Command) -> None:
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    long = ["stop_at_target=false", "workload.budget_samples=200000", "workload.eval_every=20000"]
+    long = ["stop_at_target=false", "workload.batch_size=256", "workload.budget_samples=200000"]
     line = [sys.executable, "-m", "runner", f"results_dir={tmp_path}", "workload=digits", *long]
     process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -64,10 +64,11 @@ def test_a_part_that_is_null_is_absent() -> None:
     [
         ([], "adamw", "digits"),
         (["algorithm.optimizer.lr=3e-4"], "adamw[lr=0.0003]", "digits"),
-        (["algorithm.optimizer.lr=1e-3"], "adamw", "digits"),  # that is the default
+        (["algorithm.optimizer.lr=3e-3"], "adamw", "digits"),  # that is the default
         (["algorithm/schedule=null", "workload=breast_cancer"], "adamw-schedule", "breast_cancer"),
         (["workload.batch_size=16"], "adamw", "digits[batch_size=16]"),
         (["label=mine"], "mine", "digits"),
+        (["workload=mnist", "workload.download=false"], "adamw", "mnist"),
         (["algorithm.optimizer.betas=[0.9,0.99]"], "adamw[betas=0.9/0.99]", "digits"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,13 +29,18 @@ def sequence(seed: int, n: int, count: int) -> list[int]:
     return rows[:count]
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 40), st.lists(st.tuples(st.integers(1, 70), st.integers(1, 9)), min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.lists(st.tuples(st.integers(1, 70), st.integers(1, 9)), min_size=1, max_size=5),
+    st.sampled_from([1, 90, 4096]),
+)
 def test_the_rows_are_those_of_the_shuffled_epochs_whatever_the_sizes(
-    n: int, runs: list[tuple[int, int]]
+    n: int, runs: list[tuple[int, int]], at_once: int
 ) -> None:
     x, y = stored(n)
-    stream = Stream(x, y, 4, seed=5)
+    with mock.patch.object(stream_module, "SMALL_ROWS", at_once):
+        stream = Stream(x, y, 4, seed=5)
     sizes = [size for size, times in runs for _ in range(times)]
     batches = [stream.next(size) for size in sizes]
     assert [len(batch) for batch in batches] == sizes
@@ -89,7 +96,7 @@ def test_a_resume_in_the_middle_of_an_epoch_goes_on_with_the_next_row() -> None:
 
 def test_large_data_is_gathered_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(*stored(64), 8, seed=0)
-    assert stream.next().x.untyped_storage().nbytes() == stream.x.nbytes
+    assert stream.next().x.untyped_storage().nbytes() == stream.x.nbytes * (stream_module.SMALL_ROWS // 64)
     monkeypatch.setattr(stream_module, "SMALL", 0)
     batch = stream.next()
     assert batch.x.untyped_storage().nbytes() == batch.x.nbytes
@@ -121,3 +128,14 @@ def test_a_part_may_write_to_its_batch_while_an_older_graph_lives() -> None:
     assert weight.grad is not None and torch.equal(weight.grad, x[first.index].sum(0))
     third = stream.next()
     assert torch.equal(third.x, x[third.index])
+
+
+def test_what_a_part_wrote_to_its_batch_is_gone_after_going_back() -> None:
+    x, y = stored(32)
+    stream = Stream(x, y, 8, seed=0)
+    stream.next()
+    state = stream.state_dict()
+    stream.next().x.zero_()
+    stream.load_state_dict(state)
+    batch = stream.next()
+    assert torch.equal(batch.x, x[batch.index])

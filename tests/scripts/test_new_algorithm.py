@@ -32,6 +32,7 @@ def python(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_every_kind_of_new_method_conforms_as_written(checkout: Path) -> None:
     names = ",".join(f"my_{part}" for part in FOLDERS)
     done = python(checkout, "-m", "runner.check", f"algorithm={names}")
