@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := results/demo
 # Byte code is compiled when a module is first used, and kept: half of the installation time otherwise.
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint install install-dev clean-results
@@ -27,7 +27,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: install
-	$(BIN)/python -m runner -m name=demo algorithm=adamw,nadamw,lion,nesterov workload=digits,breast_cancer study=0,1,2
+	$(BIN)/python -m runner -m +experiment=demo
 	$(BIN)/python -m runner.score $(DEMO)
 
 test: install-dev
