@@ -57,6 +57,11 @@ def workloads(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
     return {path.stem: summary(path) for path in _yamls("workload", config_dirs)}
 
 
+def embedded(config_dirs: Sequence[Path] = ()) -> list[str]:
+    """Workloads whose data is always there: small by contract, so that methods are checked on them."""
+    return [path.stem for path in _yamls("workload", config_dirs) if "\ndata: embedded" in path.read_text()]
+
+
 def parts(config_dirs: Sequence[Path] = ()) -> Iterator[tuple[str, Path]]:
     """(kind, YAML) of every part."""
     for folder in _folders("algorithm", config_dirs):

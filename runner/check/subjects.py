@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runner import presets
 from runner.check.subject import Subject
 from runner.config import compose, hydra_ready
 from runner.errors import UserError
 
-SMALL = ("digits", "breast_cancer")  # embedded, and fast enough to run every check on
+SMALL = tuple(presets.embedded())  # always there, and fast enough to run every check on
 
 
 def subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[Subject]:

@@ -26,10 +26,10 @@ def test_a_good_algorithm_exits_0_with_a_line_for_each_workload(capsys: pytest.C
     code, out, err = run(capsys, "algorithm=adamw", "--only", "card,step")
     assert (code, err) == (0, "")
     assert [line.split() for line in out.splitlines()] == [
-        ["ok", "adamw", "on", "digits", "card"],
-        ["ok", "adamw", "on", "digits", "step"],
         ["ok", "adamw", "on", "breast_cancer", "card"],
         ["ok", "adamw", "on", "breast_cancer", "step"],
+        ["ok", "adamw", "on", "digits", "card"],
+        ["ok", "adamw", "on", "digits", "step"],
         ["4", "ok,", "0", "failed,", "0", "not", "applicable"],
     ]
 
