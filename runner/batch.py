@@ -67,6 +67,7 @@ class Info:
         budget_samples: training rows a cell may draw.
         has_batchnorm: whether the model keeps batch statistics.
         param_kind: parameter name -> ``"embedding" | "hidden" | "head" | "bias" | "norm"``.
+        aux: names of the auxiliary streams that ``task.aux`` holds.
         width: parameter name -> (fan_in, base fan_in), for width scaling rules; may be empty.
     """
 
@@ -83,6 +84,7 @@ class Info:
     budget_samples: int
     has_batchnorm: bool = False
     param_kind: Mapping[str, str] = field(default_factory=dict)
+    aux: tuple[str, ...] = ()
     width: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property

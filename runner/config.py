@@ -66,7 +66,7 @@ def finish(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     values.check(config, default)
     changed = values.changed(config, default)
     config["label"] = config["label"] or labels.algorithm_label(choices, _preset_choices(choices), changed)
-    config["workload_label"] = labels.workload_label(config["workload"]["name"], changed)
+    _name_workload(config, changed)
     space = search.spaces(config["algorithm"])
     config["search_space"] = space
     if config["trial"] > 0:
@@ -75,6 +75,17 @@ def finish(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     config["algorithm"] = _without(config["algorithm"], NOT_TRAINING)
     config["targets"] = config["targets"].get("version")
     return _placed(config)
+
+
+def _name_workload(config: dict[str, Any], changed: Mapping[str, Any]) -> None:
+    """Name and label of the workload, and the target of a variant: its own, or none."""
+    workload = config["workload"]
+    name = workload["name"] = labels.workload_name(workload)
+    config["workload_label"] = labels.workload_label(name, changed)
+    other = labels.other_problem(changed)
+    if other and "workload.target" not in changed:
+        entry = config["targets"].get("values", {}).get(labels.workload_label(name, other))
+        workload["target"] = None if entry is None else entry["target"]
 
 
 def _placed(config: dict[str, Any]) -> dict[str, Any]:
@@ -131,14 +142,26 @@ _searchpath: tuple[str, ...] = ()
 
 
 def register_resolvers() -> None:
-    """``${target:}`` looks up the workload's target by its name; ``${runner_help:}`` is the help text."""
+    """``${target:}`` is the target of the workload it stands in, ``${call:a.b.c}`` what ``a.b.c()`` returns,
+    ``${runner_help:}`` the help text.
+    """
     OmegaConf.register_new_resolver("target", _target, replace=True)
+    OmegaConf.register_new_resolver("call", _call, replace=True)
     OmegaConf.register_new_resolver("runner_help", _help, replace=True)
 
 
 def _target(*, _parent_: DictConfig, _root_: DictConfig) -> float | None:
-    entry = _root_.targets.get("values", {}).get(_parent_.name)
+    # Data that differs between installations says which it is; a target belongs to one of them.
+    data = _parent_.get("data_id")
+    name = _parent_.name if data is None else f"{_parent_.name}@{data}"
+    entry = _root_.targets.get("values", {}).get(name)
     return None if entry is None else entry.target
+
+
+def _call(function: str) -> Any:
+    from hydra.utils import get_method
+
+    return get_method(function)()
 
 
 def _help() -> str:

@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 UNNAMED = ("download",)  # keys of a workload that say how to get its data, not what it is
+# Keys of a workload that leave the question as it is, so that its target stands.
+SAME_PROBLEM = (
+    *UNNAMED, "name", "target", "batch_size", "budget_samples", "eval_every", "eval_batch_size", "precision",
+    "compile", "deterministic", "aux", "max_seconds", "threads",
+)  # fmt: skip
 
 
 def algorithm_label(choices: Mapping[str, str], preset: Mapping[str, str], changed: Mapping[str, Any]) -> str:
@@ -25,9 +30,21 @@ def algorithm_label(choices: Mapping[str, str], preset: Mapping[str, str], chang
     return label + _keys({k: v for k, v in changed.items() if k.startswith("algorithm.")})
 
 
+def workload_name(workload: Mapping[str, Any]) -> str:
+    """The name that its config gives, marked where labels are noisy: ``digits_noise20``."""
+    noise = workload.get("label_noise")
+    return f"{workload['name']}_noise{100 * noise:g}" if noise else workload["name"]
+
+
+def other_problem(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the changed keys, those that make another problem of a workload: the target is not theirs."""
+    keys = {k: v for k, v in changed.items() if k.startswith("workload.")}
+    return {k: v for k, v in keys.items() if k.split(".")[1] not in SAME_PROBLEM}
+
+
 def workload_label(name: str, changed: Mapping[str, Any]) -> str:
     """The workload's name, plus the keys that were changed: a variant is another column on the board."""
-    named = {f"workload.{key}" for key in ("name", *UNNAMED)}
+    named = {f"workload.{key}" for key in ("name", "label_noise", *UNNAMED)}
     keys = {k: v for k, v in changed.items() if k.startswith("workload.") and k not in named}
     return name + _keys(keys)
 

@@ -6,6 +6,7 @@ part put in. No registry to edit: the YAML files are the list.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def workloads(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
 
 def embedded(config_dirs: Sequence[Path] = ()) -> list[str]:
     """Workloads whose data is always there: small by contract, so that methods are checked on them."""
-    return [path.stem for path in _yamls("workload", config_dirs) if "\ndata: embedded" in path.read_text()]
+    pattern = re.compile(r"^data: (embedded|synthetic)\b", re.MULTILINE)
+    return [path.stem for path in _yamls("workload", config_dirs) if pattern.search(path.read_text())]
 
 
 def parts(config_dirs: Sequence[Path] = ()) -> Iterator[tuple[str, Path]]:
@@ -83,7 +85,8 @@ def _written(config_dirs: Sequence[Path]) -> dict[str, Path]:
 
 
 def _yamls(group: str, config_dirs: Sequence[Path]) -> list[Path]:
-    found = [path for folder in _folders(group, config_dirs) for path in folder.glob("*.yaml")]
+    """Its files, by name; a leading underscore marks what only other files take in."""
+    found = [path for folder in _folders(group, config_dirs) for path in folder.glob("[!_]*.yaml")]
     return sorted(found, key=lambda path: path.stem)
 
 

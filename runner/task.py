@@ -36,6 +36,7 @@ class Task:
         seed: seed of every named generator.
         aux: further training streams by name: ``"clean"``, ``"holdout"``, ``"pool"``.
         model: use this model rather than a fresh one.
+        own_loss: the workload's own per-example loss; cross-entropy when None.
 
     Attributes:
         model: the network; replaced only by surgery, at set-up.
@@ -58,12 +59,14 @@ class Task:
         seed: int,
         aux: Mapping[str, Stream] | None = None,
         model: nn.Module | None = None,
+        own_loss: LossFn | None = None,
     ) -> None:
         self._build_model = build_model
         self._surgeries: list[Callable[[nn.Module, Task], nn.Module]] = []
         self.data, self.aux, self.info, self.seed = data, dict(aux or {}), info, seed
         self.cost: Cost = data.cost
         self.kind = KINDS[info.task]
+        self.own_loss = own_loss
         self.loss: LossFn | None = None
         self.objective: ObjectiveFn | None = None
         self.reweighting: ReweightingFn | None = None
@@ -127,8 +130,16 @@ class Task:
         return functional_call(self.model, dict(params), (batch.x,))
 
     def losses(self, batch: Batch, params: Params | None = None) -> Tensor:
-        """Per-example losses, (B,), unweighted; for language models the mean over a row's tokens."""
-        return self.kind.rows(self.outputs(batch, params), batch.y, self.loss)
+        """Per-example losses, (B,), unweighted; for language models the mean over a row's tokens.
+
+        A loss with a ``penalty(params)`` adds it to each row, so that a mean over rows has it once.
+        """
+        loss = self._active_loss
+        rows = self.kind.rows(self.outputs(batch, params), batch.y, loss)
+        penalty = getattr(loss, "penalty", None)
+        if penalty is None:
+            return rows
+        return rows + penalty(dict(self.model.named_parameters()) if params is None else params)
 
     def token_losses(self, batch: Batch, params: Params | None = None) -> Tensor:
         """Per-token losses, (B, T).
@@ -138,7 +149,7 @@ class Task:
         """
         if not isinstance(self.kind, LanguageModel):
             raise TypeError(f"a {self.info.task} task has no token losses")
-        return self.kind.tokens(self.outputs(batch, params), batch.y, self.loss)
+        return self.kind.tokens(self.outputs(batch, params), batch.y, self._active_loss)
 
     def backward(self, batch: Batch, denominator: int | None = None) -> Tensor:
         """Add the gradient of Σ wᵢ ℓᵢ / B to ``.grad``; returns that loss, a detached device scalar.
@@ -158,6 +169,13 @@ class Task:
             loss = self._reduce(batch, denominator)
         loss.backward()
         return loss.detach()
+
+    @torch.no_grad()
+    def mean_loss(self, batch: Batch) -> Tensor:
+        """The loss that :meth:`backward` returns, Σ wᵢ ℓᵢ / B, by a forward pass alone; a device scalar."""
+        if self._plain and batch.weights is None:
+            return self.kind.mean(self.outputs(batch), batch.y)
+        return self._reduce(batch, None)
 
     def backward_all(self, chunk: int = 1024) -> Tensor:
         """Add the gradient of the mean loss over the whole training split, ``chunk`` rows at a time."""
@@ -226,7 +244,7 @@ class Task:
         surgeries = list(self._surgeries) if model is None else []
         model = copy.deepcopy(self.model) if model is None else model
         seed = derive(self.seed, "spawn", name)
-        child = Task(self._build_model, data, self.info, seed=seed, model=model)
+        child = Task(self._build_model, data, self.info, seed=seed, model=model, own_loss=self.own_loss)
         child._surgeries = surgeries
         if name in self._pending["children"]:
             child.load_state_dict(self._pending["children"].pop(name))
@@ -273,7 +291,11 @@ class Task:
 
     @property
     def _plain(self) -> bool:
-        return self.loss is None and self.objective is None and self.reweighting is None
+        return self._active_loss is None and self.objective is None and self.reweighting is None
+
+    @property
+    def _active_loss(self) -> LossFn | None:
+        return self.own_loss if self.loss is None else self.loss
 
     def _reduce(self, batch: Batch, denominator: int | None) -> Tensor:
         losses = self.losses(batch) if self.objective is None else self.objective(self, batch)

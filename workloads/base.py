@@ -6,7 +6,6 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.batch import Info
+from runner.build import build_part
 from runner.cost import Cost
 from runner.norm import batch_norms
 from runner.precision import specialise
@@ -21,30 +21,9 @@ from runner.seeding import derive
 from runner.stream import Augment, Stream
 from runner.task import Task
 from workloads.evaluation import Evaluation
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of one split: inputs (n, ...) and targets (n, ...)."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return self.x.shape[0]
-
-    def to(self, device: torch.device) -> Split:
-        """The same rows on ``device``."""
-        return Split(self.x.to(device), self.y.to(device))
-
-
-@dataclass(frozen=True)
-class Data:
-    """The three splits. Only ``train`` ever reaches an algorithm."""
-
-    train: Split
-    validation: Split
-    test: Split
+from workloads.options import noisy_labels, set_aside
+from workloads.splits import Data, Loaded, Split
+from workloads.splits import stratified_split as stratified_split
 
 
 class TensorWorkload(ABC):
@@ -61,6 +40,10 @@ class TensorWorkload(ABC):
         precision: ``fp32`` or ``bf16`` (autocast).
         compile: whether the model's forward pass is compiled.
         eval_batch_size: rows a forward pass at evaluation.
+        label_noise: share of the training labels that say another class; the same ones in every cell.
+        aux: name -> rows (a count, or a share below one) taken out of the training split for ``task.aux``.
+            ``clean`` has true labels, the others those of the training split.
+        loss: config of a loss (as for ``algorithm/loss``) that is this workload's own; cross-entropy when None.
         facts: what else the config says (data kind, resources); not used here.
 
     Raises:
@@ -85,6 +68,9 @@ class TensorWorkload(ABC):
         precision: str = "fp32",
         compile: bool = False,
         eval_batch_size: int = 1000,
+        label_noise: float = 0.0,
+        aux: Mapping[str, float] | None = None,
+        loss: Mapping[str, Any] | None = None,
         **facts: Any,
     ) -> None:
         for key in ("batch_size", "budget_samples", "eval_every", "eval_batch_size"):
@@ -96,8 +82,9 @@ class TensorWorkload(ABC):
         self.eval_every, self.eval_batch_size = eval_every, eval_batch_size
         self.metric, self.minimize, self.target = metric, minimize, target
         self.precision, self.compile, self.facts = precision, compile, facts
+        self.label_noise, self.aux, self.loss = label_noise, dict(aux or {}), loss
         self._data: Data | None = None
-        self._on_device: dict[torch.device, Data] = {}
+        self._on_device: dict[torch.device, Loaded] = {}
 
     @abstractmethod
     def load(self, root: Path) -> Data:
@@ -135,30 +122,57 @@ class TensorWorkload(ABC):
         Model weights come from torch's global generator; the order of the rows from ``seed``.
         """
         if device not in self._on_device:
-            data = self._loaded()
-            self._on_device[device] = Data(*(s.to(device) for s in (data.train, data.validation, data.test)))
+            self._on_device[device] = self._put(device)
         data, training = self._on_device[device], self._without_scored_splits()
 
         def build_model() -> nn.Module:
             return specialise(training.model().to(device), training.precision, training.compile)
 
-        model = build_model()
-        generator = torch.Generator(device).manual_seed(derive(seed, "augment"))
-        augment = training.augment()
-        stream = Stream(
-            data.train.x,
-            data.train.y,
+        model, cost, loss = build_model(), Cost(), self._own_loss()
+        stream = training.stream(data.train, seed, cost)
+        aux = {k: training.stream(split, derive(seed, "aux", k), cost) for k, split in data.aux.items()}
+        task = Task(
+            build_model, stream, self._info(data, model), seed=seed, aux=aux, model=model, own_loss=loss
+        )
+        if hasattr(loss, "setup"):
+            loss.setup(task)
+        return task, Evaluation(self.task, data.scored, self.eval_batch_size, loss)
+
+    def stream(self, split: Split, seed: int, cost: Cost) -> Stream:
+        """An endless stream of the rows of ``split``, augmented as training rows are."""
+        augment = self.augment()
+        generator = torch.Generator(split.x.device).manual_seed(derive(seed, "augment"))
+        return Stream(
+            split.x,
+            split.y,
             self.batch_size,
             derive(seed, "order"),
-            Cost(),
+            cost,
             augment=augment,
             generator=None if augment is None else generator,
         )
-        task = Task(build_model, stream, self._info(data, model), seed=seed, model=model)
-        splits = {"validation": data.validation, "test": data.test}
-        return task, Evaluation(self.task, splits, self.eval_batch_size)
 
-    def _info(self, data: Data, model: nn.Module) -> Info:
+    def _put(self, device: torch.device) -> Loaded:
+        """Rows as a cell uses them, on its device."""
+        data = self._loaded()
+        rest, aside = set_aside(data.train.y, self.aux)
+        labels = data.train.y
+        if self.label_noise:
+            labels = noisy_labels(labels, self.num_classes, self.label_noise)
+        rows = {name: (data.train.y if name == "clean" else labels, rows) for name, rows in aside.items()}
+        whole = len(rest) == len(labels)  # then nothing is copied
+        return Loaded(
+            Split(data.train.x, labels).to(device)
+            if whole
+            else Split(data.train.x[rest], labels[rest]).to(device),
+            {name: Split(data.train.x[at], y[at]).to(device) for name, (y, at) in rows.items()},
+            {"validation": data.validation.to(device), "test": data.test.to(device)},
+        )
+
+    def _own_loss(self) -> Any:
+        return None if self.loss is None else build_part("loss", self.loss, prefix="workload.")
+
+    def _info(self, data: Loaded, model: nn.Module) -> Info:
         return Info(
             task=self.task,
             model=self.model_kind,
@@ -173,6 +187,7 @@ class TensorWorkload(ABC):
             budget_samples=self.budget_samples,
             has_batchnorm=bool(batch_norms(model)),
             param_kind=self.param_kinds(model),
+            aux=tuple(data.aux),
         )
 
     def _without_scored_splits(self) -> Self:
@@ -206,26 +221,6 @@ def default_param_kinds(model: nn.Module) -> dict[str, str]:
     if linears:
         kinds[f"{linears[-1]}.weight" if linears[-1] else "weight"] = "head"
     return kinds
-
-
-def stratified_split(y: Tensor, sizes: tuple[int, ...], seed: int) -> list[Tensor]:
-    """Disjoint sets of row ids, one of each size, with the classes of ``y`` in equal shares.
-
-    The rows left over come last. The split is a function of ``seed`` alone, the same in every cell.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(y), generator=generator)
-    # Deal the rows of every class out evenly: sorting by (rank within class / class size) interleaves them.
-    rank = torch.empty(len(y))
-    for label in y.unique():
-        rows = shuffled[y[shuffled] == label]
-        rank[rows] = (torch.arange(len(rows)) + 0.5) / len(rows)
-    order = torch.argsort(rank, stable=True)
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(order[start : start + size].sort().values)
-        start += size
-    return [*parts, order[start:].sort().values]
 
 
 def _digest(split: Split) -> str:

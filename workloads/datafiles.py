@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from runner.errors import UserError
 from runner.files import read_json, write_json
 from runner.machine import checksum
 
+TIMEOUT = 30.0  # seconds without an answer after which a download gives up
 STAMPS = ".verified.json"  # in the folder of the files
 
 
@@ -35,6 +39,62 @@ def check_file(path: Path, sha256: str) -> None:
             f"{path} is damaged, or another file of that name: SHA-256 {found[:16]}…, "
             f"expected {sha256[:16]}…; delete it and get it anew"
         )
+
+
+def obtain(path: Path, url: str | None, sha256: str, advice: str) -> None:
+    """See that ``path`` is there and holds the bytes of that checksum; fetch it where it is missing.
+
+    A download goes to a temporary name beside it and is renamed once it is whole and right, so that cells
+    that start at once get in nobody's way.
+
+    Args:
+        path: where the file belongs.
+        url: where it can be fetched; None where downloading is off or there is no such place.
+        sha256: its known SHA-256, as hex.
+        advice: how to get the file by hand, and what needs no file; the end of the error message.
+
+    Raises:
+        UserError: when the file cannot be had, or is another one.
+    """
+    if not path.exists():
+        try:
+            fetch(path, url, sha256)
+        except (OSError, HTTPException, RuntimeError) as error:
+            raise UserError(f"no {path}: {advice} ({_reason(error)})") from error
+    check_file(path, sha256)
+
+
+def fetch(path: Path, url: str | None, sha256: str) -> None:
+    """Download ``url`` to ``path`` if it has that checksum.
+
+    Raises:
+        OSError: without a URL, without a network, or when the file cannot be written.
+        RuntimeError: when other bytes came than expected.
+    """
+    if url is None:
+        raise OSError("downloading is off")
+    from torch.hub import download_url_to_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with patience(TIMEOUT):
+        # Writes to a temporary name beside it, compares the checksum, then renames.
+        download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
+
+
+@contextlib.contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Give sockets a timeout: on a node that drops packets a download would otherwise wait for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def _remembered_checksum(path: Path) -> str:

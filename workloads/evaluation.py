@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from runner.kinds import KINDS
+from runner.kinds import KINDS, LossFn
 from runner.stream import decode
 
 if TYPE_CHECKING:
@@ -22,16 +22,24 @@ class Evaluation:
         task: ``"binary"``, ``"multiclass"`` or ``"lm"``.
         splits: name -> rows, on the device.
         batch_size: rows a forward pass; the last batch may be ragged.
+        loss: the workload's own per-example loss; cross-entropy when None.
     """
 
-    def __init__(self, task: str, splits: Mapping[str, Split], batch_size: int) -> None:
+    def __init__(
+        self, task: str, splits: Mapping[str, Split], batch_size: int, loss: LossFn | None = None
+    ) -> None:
         self.kind, self.task, self.splits, self.batch_size = KINDS[task], task, splits, batch_size
+        self.loss = loss
 
     @torch.no_grad()
     def __call__(
         self, model: nn.Module, split: str, predict: Callable[[Tensor], Tensor] | None = None
     ) -> dict[str, float]:
-        """``{"loss": mean cross-entropy in nats, "accuracy": share of right answers}``, in the mode given."""
+        """``{"loss": mean loss, "accuracy": share of right answers}``, in the mode given.
+
+        The loss is the workload's, whatever the algorithm trains on: cross-entropy in nats, or its own,
+        without penalties on weights.
+        """
         rows = self.splits[split]
         totals = torch.zeros(2, dtype=torch.float64, device=rows.x.device)
         for start in range(0, len(rows), self.batch_size):
@@ -39,7 +47,7 @@ class Evaluation:
             outputs = model(decode(x))
             if predict is not None:
                 outputs = self._predicted(outputs, predict)
-            totals[0] += self.kind.rows(outputs, y, None).double().sum()
+            totals[0] += self.kind.rows(outputs, y, self.loss).double().sum()
             totals[1] += self._right(outputs, y)
         loss, right = (totals / len(rows)).tolist()
         return {"loss": loss, "accuracy": right}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +13,10 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.cnn_svm import CnnSvm
-from workloads.datafiles import check_file
+from workloads.datafiles import TIMEOUT, check_file, patience
 from workloads.torchvision_compat import import_torchvision
 
 SPLIT_SEED = 20240501  # of the split into training and validation; part of the workload
-TIMEOUT = 30.0  # seconds without an answer after which a download gives up
 
 
 class IdxImages(TensorWorkload):
@@ -73,7 +70,7 @@ class IdxImages(TensorWorkload):
         try:
             root.mkdir(parents=True, exist_ok=True)
             # Every cell downloads into a folder of its own; whole files are then renamed into place.
-            with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as own, _patience(TIMEOUT):
+            with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as own, patience(TIMEOUT):
                 dataset(own, download=True)
                 folder.mkdir(parents=True, exist_ok=True)
                 for name in missing:
@@ -113,14 +110,3 @@ class FashionMnist(IdxImages):
         "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     }
-
-
-@contextlib.contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """Give sockets a timeout: on a node that drops packets a download would otherwise wait for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

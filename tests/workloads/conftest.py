@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from runner.build import build_part
+from runner.config import compose
 from workloads.base import TensorWorkload
 
 REPO = Path(__file__).parents[2]
@@ -25,9 +25,8 @@ def data_dir() -> Path:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """conf/workload/<name>.yaml without its target, which lives in another file."""
-    text = (REPO / "conf" / "workload" / f"{name}.yaml").read_text()
-    return {**yaml.safe_load(text), "target": None}
+    """conf/workload/<name>.yaml with the options it takes in, but without its target."""
+    return {**compose([f"workload={name}"])["workload"], "target": None}
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from runner.errors import UserError
 from workloads import datafiles
-from workloads.datafiles import STAMPS, check_file
+from workloads.datafiles import STAMPS, check_file, obtain
 
 CONTENT = b"seven rows"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -98,3 +98,33 @@ def test_a_damaged_memory_is_done_without(file: Path, memory: str):
 def test_a_missing_file_is_the_users_error(tmp_path: Path):
     with pytest.raises(UserError, match=r"rows\.bin cannot be read: No such file"):
         check_file(tmp_path / "rows.bin", SHA256)
+
+
+def test_a_missing_file_is_fetched_once_and_whole(tmp_path: Path):
+    source, target = tmp_path / "source.txt", tmp_path / "data" / "text" / "copy.txt"
+    source.write_bytes(b"to be")
+    right = hashlib.sha256(b"to be").hexdigest()
+    obtain(target, source.as_uri(), right, "get it")
+    source.unlink()
+    obtain(target, source.as_uri(), right, "get it")  # from now on nothing is fetched
+    assert target.read_bytes() == b"to be"
+    assert [p.name for p in target.parent.iterdir() if not p.name.startswith(".")] == ["copy.txt"]
+
+
+@pytest.mark.parametrize("what", ["other bytes", "nothing there", "off"])
+def test_what_cannot_be_fetched_leaves_nothing_and_says_what_to_do(tmp_path: Path, what: str):
+    source, target = tmp_path / "source.txt", tmp_path / "data" / "copy.txt"
+    if what == "other bytes":
+        source.write_bytes(b"not to be")
+    url = None if what == "off" else source.as_uri()
+    with pytest.raises(UserError, match=r"^no .*copy\.txt: put it there \(.+\)$") as caught:
+        obtain(target, url, hashlib.sha256(b"to be").hexdigest(), "put it there")
+    assert "\n" not in str(caught.value)
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
+
+
+def test_a_file_that_is_there_must_be_the_right_one(tmp_path: Path):
+    path = tmp_path / "copy.txt"
+    path.write_bytes(b"not to be")
+    with pytest.raises(UserError, match="damaged, or another file of that name"):
+        obtain(path, None, hashlib.sha256(b"to be").hexdigest(), "put it there")
