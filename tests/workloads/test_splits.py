@@ -18,7 +18,7 @@ from workloads.base import stratified_split
 
 SIZES = {
     "digits": (899, 449, 449),
-    "breast_cancer": (285, 142, 142),
+    "breast_cancer": (191, 189, 189),
     "mnist": (55_000, 5_000, 10_000),
     "fashion_mnist": (55_000, 5_000, 10_000),
 }
