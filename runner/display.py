@@ -56,6 +56,8 @@ class Display:
     def started(self, cell: Cell, resumes: bool, stale: bool) -> None:
         """The cell begins, or goes on from its checkpoint."""
         self._title = cell.title
+        if cell.config["workload"].get("data_id") and cell.config["workload"]["target"] is None:
+            self._line(f"[yellow]{escape(no_target(cell))}[/yellow]")
         how = " from its checkpoint" if resumes else " again: the source has changed" if stale else ""
         if self.bars is not None:
             self._cell = self.bars.add_task(escape(short(cell)), total=None, note="starting" + how)
@@ -127,6 +129,15 @@ def short(cell: Cell) -> str:
     config = cell.config
     text = f"{config['workload_label']} {config['label']} s{config['study']}t{config['trial']}"
     return text if len(text) <= 28 else text[:27] + "…"
+
+
+def no_target(cell: Cell) -> str:
+    """Why a workload whose data differs between installations has no target here."""
+    workload = cell.config["workload"]
+    return (
+        f"{cell.config['workload_label']}: conf/targets has no target for this installation's data "
+        f"({workload['data_id']}); training to the end of the budget"
+    )
 
 
 def outcome(status: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ def run_cell(path: Path, notify: Notify = lambda _event: None) -> dict[str, Any]
     Returns:
         The status record that was written. Failures are recorded, not raised.
     """
-    folder = CellFolder(path)
+    folder, cell = CellFolder(path), None
     try:
         cell = CellRun(folder, folder.config(), notify)
         with cell.signals():
@@ -57,7 +57,11 @@ def run_cell(path: Path, notify: Notify = lambda _event: None) -> dict[str, Any]
         folder.fail("out of memory", traceback.format_exc(), status="oom")
     except (Exception, SystemExit) as error:
         folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
-    return folder.status()
+    status = folder.status()
+    if cell is not None:  # after the cell's own records: whatever happens in there, they stand
+        facts = {key: status[key] for key in ("status", "error") if key in status}
+        cell.logger.finish(facts | status.get("summary", {}))
+    return status
 
 
 class CellRun:
@@ -92,7 +96,7 @@ class CellRun:
         clock.switch("log")
         self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every)
         resumed = self._resume()
-        self.logger.start(config, folder.manifest(), resumed)
+        self.logger.start(folder, resumed)
         usage = machine.Usage()
         ended = self.loop.run()
         self._finish(ended, compile_seconds, usage)
@@ -175,12 +179,10 @@ class CellRun:
                  "budget": loop.task.info.budget_samples}  # fmt: skip
         if ended == "preempted":
             folder.set_status("preempted", **where)
-            self.logger.finish({"status": "preempted"})
             return
         loop.clock.switch("log")
         summary = summarise(loop, ended, compile_seconds) | usage.facts(self.config["threads"])
         status = "diverged" if ended == "diverged" else "done"
-        self.logger.finish({"status": status, **summary})
         folder.set_status(status, **where, summary=summary)
         if not self.config.get("keep_checkpoint", False):
             folder.checkpoint_file.unlink(missing_ok=True)

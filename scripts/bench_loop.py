@@ -2,13 +2,15 @@
 
 ``python -m scripts.bench_loop --workload breast_cancer digits mnist`` prints a Markdown table. Both sides
 train the same model with the same optimizer and schedule on the same tensors, in one process. The
-harness's side is what ``algorithm=adamw log=none`` runs between two evaluations, and its time is the clock's
-``train`` account. docs/benchmarks.md keeps the results.
+harness's side is what ``algorithm=adamw`` runs between two evaluations, and its time is the clock's
+``train`` account. With ``--log wandb`` a real offline run is open all the while and gets each segment's
+rows. docs/benchmarks.md keeps the results.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import ctypes
 import itertools
@@ -17,6 +19,7 @@ import math
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,9 +32,11 @@ from torch import Tensor, nn
 
 from runner import git, machine
 from runner.build import build_part
+from runner.cell import Cell
 from runner.clock import Clock
 from runner.config import compose
 from runner.errors import UserError
+from runner.logs import Logger, open_logger
 from runner.loop import Loop, Plan
 from runner.stream import decode
 from runner.task import Task
@@ -79,11 +84,16 @@ class Job:
 # -- the harness -------------------------------------------------------------------------------------
 
 
-class Silent:
-    """An observer that does nothing."""
+class Observer:
+    """Passes evaluations on to a logger, numbered through all segments; drops the rest."""
+
+    def __init__(self, logger: Logger) -> None:
+        self.logger, self.rows = logger, 0
 
     def row(self, row: dict[str, Any]) -> None:
-        """Dropped."""
+        """Log it."""
+        self.logger.row({**row, "eval_index": self.rows})
+        self.rows += 1
 
     def heartbeat(self, steps: int, drawn: int) -> None:
         """Dropped."""
@@ -92,7 +102,20 @@ class Silent:
         """Dropped."""
 
 
-def harness(job: Job, task: Task) -> Train:
+@contextlib.contextmanager
+def observer(job: Job, log: str) -> Iterator[Observer]:
+    """An observer that logs as ``log=<name>`` does, offline and to a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["WANDB_MODE"] = "offline"
+        cell = Cell.from_config({**job.config, "results_dir": folder})
+        cell.submit()
+        logger = open_logger(compose([f"log={log}"])["log"])
+        logger.start(cell.folder, resumed=False)
+        yield Observer(logger)
+        logger.finish({"status": "done"})
+
+
+def harness(job: Job, task: Task, watch: Observer) -> Train:
     """The harness's loop from one evaluation to the next. The evaluations are stubs, and off the clock."""
     algorithm = build_part("algorithm", job.config["algorithm"], prefix="")
     task.model.train()
@@ -104,7 +127,7 @@ def harness(job: Job, task: Task) -> Train:
     def train(steps: int) -> float:
         task.cost.drawn, done = 0, task.cost.steps
         clock = Clock(machine.synchronizer(job.device), job.now)
-        Loop(task, algorithm, evaluate, Plan(task.info.budget_samples), clock, Silent()).run()
+        Loop(task, algorithm, evaluate, Plan(task.info.budget_samples), clock, watch).run()
         if task.cost.steps - done != steps:
             raise RuntimeError(f"the harness made {task.cost.steps - done} steps rather than {steps}")
         return clock.accounts["train"]
@@ -219,6 +242,7 @@ class Result:
     batch_size: int
     against: str
     clock: str
+    log: str
     pairs: int
     repeats: int
     steps: int
@@ -233,6 +257,7 @@ def measure(
     overrides: Sequence[str],
     against: str,
     clock: str = "wall",
+    log: str = "none",
     pairs: int = 20,
     repeats: int = 5,
     steps: int = 50,
@@ -245,17 +270,26 @@ def measure(
     """
     job = Job.of(overrides, steps, CLOCKS[clock])
     means: tuple[list[float], list[float]] = ([], [])
-    makers = (_hand_side, _hand_side if against == "itself" else _harness_side)
-    for pair in range(pairs):
-        order = (0, 1) if pair % 2 == 0 else (1, 0)
-        runs = {side: makers[side](job, pair, against != "usual") for side in order}
-        seconds = _take_turns(runs, order, repeats, steps)
-        for side in order:
-            means[side].append(1e6 * seconds[side] / (2 * repeats * steps))
+    with observer(job, log) as watch:
+
+        def hand_side(pair: int) -> Train:
+            task = job.task(pair)
+            return by_hand(job, task, bare_copy(task.model), lean=against != "usual")
+
+        def harness_side(pair: int) -> Train:
+            return harness(job, job.task(pair), watch)
+
+        makers = (hand_side, hand_side if against == "itself" else harness_side)
+        for pair in range(pairs):
+            order = (0, 1) if pair % 2 == 0 else (1, 0)
+            runs = {side: makers[side](pair) for side in order}
+            seconds = _take_turns(runs, order, repeats, steps)
+            for side in order:
+                means[side].append(1e6 * seconds[side] / (2 * repeats * steps))
     hand, harnessed = means
     workload, batch_size = job.config["workload"]["name"], job.config["workload"]["batch_size"]
     times = statistics.fmean(hand), statistics.fmean(harnessed), *paired(harnessed, hand)
-    return Result(workload, batch_size, against, clock, pairs, repeats, steps, *times)
+    return Result(workload, batch_size, against, clock, log, pairs, repeats, steps, *times)
 
 
 def _take_turns(runs: dict[int, Train], order: tuple[int, int], repeats: int, steps: int) -> dict[int, float]:
@@ -277,28 +311,19 @@ def paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]
     return mean, statistics.median(differences), mean + float(stdtrit(n - 1, CONFIDENCE)) * error
 
 
-def _harness_side(job: Job, seed: int, _lean: bool) -> Train:
-    return harness(job, job.task(seed))
-
-
-def _hand_side(job: Job, seed: int, lean: bool) -> Train:
-    task = job.task(seed)
-    return by_hand(job, task, bare_copy(task.model), lean=lean)
-
-
 # -- reporting ---------------------------------------------------------------------------------------
 
 
 def table(results: Sequence[Result]) -> str:
     """The results as a Markdown table."""
     lines = [
-        "| workload (batch) | against | clock | n | by hand, µs | harness, µs | difference, µs (median) "
-        "| upper limit, µs | relative | upper limit |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| workload (batch) | against | clock | log | n | by hand, µs | harness, µs "
+        "| difference, µs (median) | upper limit, µs | relative | upper limit |",
+        "|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for r in results:
         lines.append(
-            f"| {r.workload} ({r.batch_size}) | {r.against} | {r.clock} | {r.pairs} "
+            f"| {r.workload} ({r.batch_size}) | {r.against} | {r.clock} | {r.log} | {r.pairs} "
             f"| {r.hand:,.1f} | {r.harness:,.1f} "
             f"| {r.difference:+,.1f} ({r.median:+,.1f}) | {r.upper:+,.1f} | {r.difference / r.hand:+.2%} "
             f"| {r.upper / r.hand:+.2%} |"
@@ -331,10 +356,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     results = []
     try:
-        for workload, against in itertools.product(options.workload, options.against):
+        for workload, against, log in itertools.product(options.workload, options.against, options.log):
             overrides = [f"workload={workload}", "algorithm=adamw", *options.overrides]
             sizes = options.pairs, options.repeats, options.steps
-            results.append(measure(overrides, against, options.clock, *sizes))
+            results.append(measure(overrides, against, options.clock, log, *sizes))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -355,6 +380,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--against", type=_names, default=["lean"], help="the loop by hand, by commas: lean (every trick), "
         "usual, itself (by hand on both sides: a control)")  # fmt: skip
     add("--clock", choices=sorted(CLOCKS), default="wall", help="cpu: less the time without a core")
+    add("--log", type=_names, default=["none"], help="names in conf/log, by commas; wandb is offline")
     add("--pairs", type=int, default=20)
     add("--repeats", type=int, default=5, help="rounds A B B A in a pair")
     add("--steps", type=int, default=50, help="steps of a segment")

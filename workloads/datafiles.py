@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -56,7 +57,7 @@ def obtain(path: Path, url: str | None, sha256: str, advice: str) -> None:
     Raises:
         UserError: when the file cannot be had, or is another one.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  Path.exists() raises where a folder cannot be read
         try:
             fetch(path, url, sha256)
         except (OSError, HTTPException, RuntimeError) as error:

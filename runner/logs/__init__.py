@@ -2,25 +2,71 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.build import build_part
+from runner.errors import one_line
+
+if TYPE_CHECKING:
+    from runner.records import CellFolder
+
+FAULTS = (Exception, SystemExit)  # what a logger may raise without stopping a cell
 
 
 class Logger:
-    """A sink for one cell's records; this one drops them. A sink never stops a cell."""
+    """A sink for one cell's records; this one drops them. None of it is charged to the algorithm."""
 
-    def start(self, config: Mapping[str, Any], manifest: Mapping[str, Any], resumed: bool) -> None:
-        """The cell begins, or goes on from a checkpoint."""
+    def start(self, cell: CellFolder, resumed: bool) -> None:
+        """The cell begins, or goes on from a checkpoint: ``cell.evals()`` are the rows it has so far."""
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """An evaluation."""
+        """An evaluation was made; the row is plain numbers, so that no device is waited for."""
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """The cell has ended."""
+        """The cell has ended, its own records are written: ``status``, and the summary or the ``error``."""
+
+
+class Guarded(Logger):
+    """Keeps a logger out of the cell's way: after its first fault, one warning and no more logger."""
+
+    def __init__(self, logger: Logger) -> None:
+        self._logger: Logger | None = logger
+
+    def start(self, cell: CellFolder, resumed: bool) -> None:
+        """Pass on."""
+        self._pass_on("start", cell, resumed)
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Pass on."""
+        self._pass_on("row", row)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Pass on."""
+        self._pass_on("finish", summary)
+
+    def _pass_on(self, what: str, *args: Any) -> None:
+        logger = self._logger
+        if logger is None:
+            return
+        try:
+            getattr(logger, what)(*args)
+        except FAULTS as error:
+            self._logger = None
+            fault = one_line(f"{type(error).__name__}: {error}")
+            warn(f"{type(logger).__name__} failed at {what} ({fault}); the cell goes on without it")
+
+
+def warn(text: str) -> None:
+    """One line on standard error; in a worker, that is the cell's ``log.txt``."""
+    print(f"warning: log: {text}", file=sys.stderr, flush=True)
 
 
 def open_logger(spec: Mapping[str, Any] | None) -> Logger:
-    """The logger that a config describes; one that drops everything for None."""
-    return Logger() if spec is None else build_part("log", spec, prefix="")
+    """The logger that a config describes; one that drops everything for None.
+
+    Raises:
+        UserError: for an option that the logger refuses.
+    """
+    return Logger() if spec is None else Guarded(build_part("log", spec, prefix=""))

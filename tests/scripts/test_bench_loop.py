@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.bench_loop import Job, bare_copy, by_hand, harness, main, paired
+from runner.logs import Logger
+from scripts.bench_loop import Job, Observer, bare_copy, by_hand, harness, main, paired
 
 
 @pytest.mark.parametrize("lean", [True, False])
@@ -17,7 +18,7 @@ def test_both_sides_end_at_the_same_weights_to_the_bit(lean: bool) -> None:
     task, twin = job.task(seed=0), job.task(seed=0)
     model = bare_copy(task.model)
     by_hand(job, task, model, rows=(twin.data.next().index for _ in range(25)), lean=lean)(25)
-    harness(job, task)(25)
+    harness(job, task, Observer(Logger()))(25)
     trained = task.model.state_dict()
     assert not torch.equal(trained["linear.weight"], twin.model.state_dict()["linear.weight"])
     for key, value in model.state_dict().items():
@@ -42,6 +43,19 @@ def test_the_command_prints_a_table_and_writes_the_numbers(
     for r in results:
         assert r["hand"] > 0 and r["harness"] > 0 and r["upper"] >= r["difference"]
         assert r["difference"] == pytest.approx(r["harness"] - r["hand"])
+
+
+def test_wandb_runs_beside_the_loop_and_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    sizes = ["--pairs", "2", "--repeats", "1", "--steps", "3"]
+    file = tmp_path / "bench.json"
+    assert main([*sizes, "--log", "none,wandb", "--json", str(file)]) == 0
+    assert [r["log"] for r in json.loads(file.read_text())["results"]] == ["none", "wandb"]
+    assert "warning: log" not in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 
 def test_the_upper_limit_is_students() -> None:

@@ -43,8 +43,8 @@ def make(data_dir: Path) -> Make:
             )
         if name not in loaded:
             made.prepare(data_dir)
-            loaded[name] = made._data
-        made._data = loaded[name]
+            loaded[name] = made._data, made.num_classes
+        made._data, made.num_classes = loaded[name]
         return made
 
     return workload
