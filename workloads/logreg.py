@@ -18,7 +18,9 @@ from workloads.models import Normalise
 
 SPLIT_SEED = 20240501  # of the split into training, validation and test; part of the workload
 LEAST_ROWS = 10
-SPARSE_PAYS = 64  # features for each entry of the longest row from which sparse rows are faster
+# Where a step on sparse rows is the faster one (scripts/bench_sparse.py).
+SPARSE_FEATURES = 2048  # features, at least
+SPARSE_RATIO = 24  # features for each entry of the longest row, at least
 SCALES = ("standard", "max_abs", "none")
 SITE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary"
 
@@ -78,6 +80,7 @@ class LogReg(TensorWorkload):
             raise ValueError("scale=standard moves zeros, so rows cannot be sparse: scale=max_abs keeps them")
         self.file, self.test_file, self.download = file, test_file, download
         self.sparse, self.scale = sparse, scale
+        self._lists = False  # whether rows are sparse
         self._shift: Tensor | None = None
         self._spread: Tensor | None = None
         self._features = 0
@@ -99,7 +102,7 @@ class LogReg(TensorWorkload):
     def model(self) -> nn.Module:
         """A linear map from zero: one logit for two classes, else one for each."""
         outputs = 1 if self.task == "binary" else self.num_classes
-        if self.sparse:
+        if self._lists:
             return SparseLinear(Entries(self._spread), self._features, outputs)
         return DenseLinear(self._normalise(), self._features, outputs)
 
@@ -116,27 +119,36 @@ class LogReg(TensorWorkload):
         path = root / file
         if file in self.known:
             url, sha256 = self.known[file]
-            advice = f"fetch {url}, or say where {file} is with data_dir=… or BENCH_DATA=…"
+            advice = f"save {url} under that name, or say where it is with data_dir=… or BENCH_DATA=…; "
+            advice += "workload=breast_cancer needs no files"
             obtain(path, url if self.download else None, sha256, advice)
         return path, read_rows(path)
 
     def _splits(self, parts: Sequence[tuple[Any, Tensor]], num_classes: int) -> Data:
-        x = parts[0][0]
-        self._features, longest = x.shape[1], int(np.diff(x.indptr).max())
-        if not isinstance(self.sparse, bool):
-            self.sparse = self.scale != "standard" and x.shape[1] >= SPARSE_PAYS * longest
-        scale = self.scale or ("max_abs" if self.sparse else "standard")
-        form = to_entries if self.sparse else _whole
-        binary = num_classes == 2
+        x, binary = parts[0][0], num_classes == 2
+        self._features, self._lists = x.shape[1], self._is_sparse(x)
+        form = to_entries if self._lists else _whole
         splits = [Split(form(x), y.float() if binary else y) for x, y in parts]
-        train = splits[0].x
-        span = None if self.sparse else (train.min().item(), train.max().item())
-        # Facts of the data, which other workloads know before they have read it.
-        vars(self).update(
-            task="binary" if binary else "multiclass", num_classes=num_classes, input_range=span
-        )
-        self._shift, self._spread = _scaling(train, scale, self._features)
+        self._note_facts(splits[0].x, num_classes)
+        scale = self.scale or ("max_abs" if self._lists else "standard")
+        self._shift, self._spread = _scaling(splits[0].x, scale, self._features)
         return Data(*splits)
+
+    def _is_sparse(self, x: Any) -> bool:
+        if isinstance(self.sparse, bool):
+            return self.sparse
+        return self.scale != "standard" and sparse_pays(x.shape[1], int(np.diff(x.indptr).max()))
+
+    def _note_facts(self, x: Tensor, num_classes: int) -> None:
+        """What other workloads know of their data before they have read it."""
+        low_high = None if self._lists else (x.min().item(), x.max().item())
+        task = "binary" if num_classes == 2 else "multiclass"
+        vars(self).update(task=task, num_classes=num_classes, input_range=low_high)
+
+
+def sparse_pays(features: int, entries: int) -> bool:
+    """Whether rows of ``features``, the longest with ``entries`` of them, train faster as lists."""
+    return features >= SPARSE_FEATURES and features >= SPARSE_RATIO * entries
 
 
 class DenseLinear(nn.Module):
@@ -238,5 +250,4 @@ def _scaling(x: Tensor, scale: str, features: int) -> tuple[Tensor | None, Tenso
     # In double precision, a few columns at a time: all of them would take twice the data's memory.
     moments = [torch.var_mean(columns.double(), 0, correction=0) for columns in x.split(256, dim=1)]
     var, mean = (torch.cat(tensors) for tensors in zip(*moments, strict=True))
-    constant = x.amax(0) == x.amin(0)  # whose variance may be a rounding error
-    return mean.float(), var.sqrt().float().masked_fill(constant, 0.0)
+    return mean.float(), var.sqrt().float()  # exactly zero for a constant, which then counts as one
