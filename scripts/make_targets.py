@@ -93,6 +93,12 @@ class Study:
         ]
 
     @property
+    def key(self) -> str:
+        """The workload's name in the file, with the data it is for where that differs between installations."""
+        data = self.workload.get("data_id")
+        return self.name if data is None else f"{self.name}@{data}"
+
+    @property
     def metric(self) -> str:
         """The column that is scored."""
         return f"validation/{self.workload['metric']}"
@@ -115,11 +121,11 @@ def main() -> int:
     try:
         study = Study(arguments)
         entry = from_tuned(study) if arguments.tuned else from_search(study)
-        write_entry(arguments.targets, study.name, entry)
+        write_entry(arguments.targets, study.key, entry)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(yaml.safe_dump({study.name: entry}, sort_keys=False, allow_unicode=True, width=110))
+    print(yaml.safe_dump({study.key: entry}, sort_keys=False, allow_unicode=True, width=110))
     return 0
 
 
