@@ -94,7 +94,7 @@ class Study:
 
     @property
     def key(self) -> str:
-        """The workload's name in the file, with the data it is for where that differs between installations."""
+        """The workload's name in the file, and which data it is for where that is not the same everywhere."""
         data = self.workload.get("data_id")
         return self.name if data is None else f"{self.name}@{data}"
 

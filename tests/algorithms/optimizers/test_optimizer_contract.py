@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from algorithms.optimizers.lamb import Lamb
 from algorithms.optimizers.lion import Lion
 from algorithms.optimizers.nadamw import NadamW
 from runner.build import build_part
@@ -12,8 +13,8 @@ from runner.errors import UserError
 from tests.problems import PROBLEMS, Problem, assert_resumes, continue_optimizer, flat, part_config, quad
 from tests.tasks import NoSync
 
-NAMES = ["sgd", "nesterov", "adamw", "nadamw", "lion"]
-OURS: list[Any] = [Lion, NadamW]
+NAMES = ["sgd", "nesterov", "adam", "adamw", "nadamw", "lion", "lamb"]
+OURS: list[Any] = [Lion, NadamW, Lamb]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)

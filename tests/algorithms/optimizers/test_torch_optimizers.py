@@ -1,5 +1,7 @@
 """Presets of torch's own classes: built from their YAML, they are the variant that the card says."""
 
+import math
+
 import pytest
 import torch
 
@@ -21,6 +23,23 @@ def literal_momentum(lr: float, mu: float, decay: float, nesterov: bool) -> Upda
                 buffer = gradient if t == 1 else mu * buffers[i, j] + gradient
                 buffers[i, j] = buffer
                 x[i][j] -= lr * (gradient + mu * buffer if nesterov else buffer)
+
+    return update
+
+
+def literal_adam(lr: float, beta1: float, beta2: float, eps: float, decay: float) -> Update:
+    """Algorithm 1 of the paper, one float at a time, with coupled weight decay."""
+    moments: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def update(t: int, x: list[list[float]], g: list[list[float]]) -> None:
+        for i in range(len(x)):
+            for j in range(len(x[i])):
+                m, v = moments.get((i, j), (0.0, 0.0))
+                gradient = g[i][j] + decay * x[i][j]
+                m = beta1 * m + (1 - beta1) * gradient
+                v = beta2 * v + (1 - beta2) * gradient**2
+                x[i][j] -= lr * (m / (1 - beta1**t)) / (math.sqrt(v / (1 - beta2**t)) + eps)
+                moments[i, j] = m, v
 
     return update
 
@@ -48,4 +67,12 @@ def test_spec_quad(name: str):
 def test_reference_momentum(name: str, problem: Problem):
     got = run_optimizer(from_yaml(name, lr=0.02, weight_decay=0.05), 50, problem)
     reference = literal_momentum(0.02, 0.9, 0.05, nesterov=name == "nesterov")
+    torch.testing.assert_close(got, run_reference(reference, 50, problem), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+def test_reference_adam(decay: float, problem: Problem):
+    got = run_optimizer(from_yaml("adam", lr=0.02, weight_decay=decay), 50, problem)
+    reference = literal_adam(0.02, 0.9, 0.999, 1e-8, decay)
     torch.testing.assert_close(got, run_reference(reference, 50, problem), rtol=1e-9, atol=1e-12)
