@@ -27,6 +27,7 @@ class Display:
         self._grid = self._cell = None
         self._spoke = 0.0
         self._title = ""
+        self._said: set[str] = set()
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -57,7 +58,7 @@ class Display:
         """The cell begins, or goes on from its checkpoint."""
         self._title = cell.title
         if cell.config["workload"].get("data_id") and cell.config["workload"]["target"] is None:
-            self._line(f"[yellow]{escape(no_target(cell))}[/yellow]")
+            self._once(f"[yellow]{escape(no_target(cell))}[/yellow]")
         how = " from its checkpoint" if resumes else " again: the source has changed" if stale else ""
         if self.bars is not None:
             self._cell = self.bars.add_task(escape(short(cell)), total=None, note="starting" + how)
@@ -119,6 +120,11 @@ class Display:
 
     def _mark(self) -> str:
         return f"[{self.seen}/{self.total}] ".replace("[", r"\[") if self.total > 1 else ""
+
+    def _once(self, markup: str) -> None:
+        if markup not in self._said:
+            self._said.add(markup)
+            self._line(markup)
 
     def _line(self, markup: str) -> None:
         self.console.print(markup, soft_wrap=True)

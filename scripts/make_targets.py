@@ -201,8 +201,14 @@ def _entry(study: Study, runs: Mapping[str, Sequence[Run]], how: str) -> dict[st
         "commit": f"{str(facts.get('commit', 'unknown'))[:12]}{' and changes' if facts.get('dirty') else ''}",
         "machine": _machine(study.config),
         "date": time.strftime("%Y-%m-%d"),
-        "command": "python scripts/make_targets.py " + shlex.join(sys.argv[1:]),
+        "command": "python scripts/make_targets.py " + shlex.join(_without_places(sys.argv[1:])),
     }
+
+
+def _without_places(words: Sequence[str]) -> list[str]:
+    """The command line less where things lie on this machine."""
+    places = ("--targets", "--results-dir")
+    return [w for i, w in enumerate(words) if not w.startswith(places) and words[i - 1] not in places]
 
 
 def _crossings(study: Study, runs: Sequence[Run], target: float) -> list[float]:

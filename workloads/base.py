@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from runner.batch import Info
 from runner.build import build_part
@@ -43,18 +43,22 @@ class TensorWorkload(ABC):
         label_noise: share of the training labels that say another class; the same ones in every cell.
         aux: name -> rows (a count, or a share below one) taken out of the training split for ``task.aux``.
             ``clean`` has true labels, the others those of the training split.
-        loss: config of a loss (as for ``algorithm/loss``) that is this workload's own; cross-entropy when None.
+        loss: config of a loss (as for ``algorithm/loss``) that is this workload's own; None: cross-entropy.
         facts: what else the config says (data kind, resources); not used here.
 
     Raises:
         ValueError: for sizes below one, or a metric that the workload does not have.
     """
 
-    task: ClassVar[str] = "multiclass"
-    model_kind: ClassVar[str] = "cnn"
-    num_classes: ClassVar[int] = 10
-    input_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    # Facts of the class, or of an instance whose data decides them in load().
+    task: str = "multiclass"
+    model_kind: str = "cnn"
+    num_classes: int = 10
+    input_range: tuple[float, float] | None = (0.0, 1.0)
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "loss")
+    init_loss_note: ClassVar[str | None] = (
+        None  # why the first loss is not that of a uniform guess, if it is not
+    )
 
     def __init__(
         self,

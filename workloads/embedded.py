@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +45,13 @@ class BreastCancer(TensorWorkload):
     """569 rows of 30 features, malignant or benign (UCI WDBC); logistic regression.
 
     A third of the rows each for training, validation and test: on fewer validation rows the smallest loss
-    along a run is a matter of luck. Features are scaled to [0, 1] by training rows and normalised in the first
-    module, one by one. Many are nearly the same measurement, so the problem is convex and ill-conditioned.
+    along a run is a matter of luck. Features are scaled to [0, 1] by training rows and normalised one by one
+    in the first module. Many are nearly the same measurement: the problem is convex and ill-conditioned.
     """
 
-    task: ClassVar[str] = "binary"
-    model_kind: ClassVar[str] = "linear"
-    num_classes: ClassVar[int] = 2
+    task = "binary"
+    model_kind = "linear"
+    num_classes = 2
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`; 191 training, 189 validation and 189 test rows."""

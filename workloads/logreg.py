@@ -54,7 +54,7 @@ class LogReg(TensorWorkload):
         ValueError: for an option that is none of these.
     """
 
-    model_kind: ClassVar[str] = "linear"
+    model_kind = "linear"
     # File -> where it can be had, and its SHA-256.
     known: ClassVar[Mapping[str, tuple[str, str]]] = {
         "libsvm/a9a": (f"{SITE}/a9a", "f5d5ffd8d865ff41328e7ee043e4b020816914ff6843ff15b98905ddbedce906"),
@@ -143,7 +143,7 @@ class LogReg(TensorWorkload):
         """What other workloads know of their data before they have read it."""
         low_high = None if self._lists else (x.min().item(), x.max().item())
         task = "binary" if num_classes == 2 else "multiclass"
-        vars(self).update(task=task, num_classes=num_classes, input_range=low_high)
+        self.task, self.num_classes, self.input_range = task, num_classes, low_high
 
 
 def sparse_pays(features: int, entries: int) -> bool:

@@ -59,9 +59,9 @@ class LanguageModelling(TensorWorkload):
         ValueError: for a size below one, heads that do not divide the width, or an unknown level.
     """
 
-    task: ClassVar[str] = "lm"
-    model_kind: ClassVar[str] = "transformer"
-    input_range: ClassVar[tuple[float, float] | None] = None
+    task = "lm"
+    model_kind = "transformer"
+    input_range = None
     metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     def __init__(

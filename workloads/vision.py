@@ -32,6 +32,7 @@ class IdxImages(TensorWorkload):
     The other arguments are those of :class:`TensorWorkload`.
     """
 
+    init_loss_note: ClassVar[str | None] = "CNN-SVM's weights, N(0, 0.1²), give logits of the order of ten"
     dataset: ClassVar[str]  # the class in torchvision.datasets; files lie in <root>/<dataset>/raw
     files: ClassVar[Mapping[str, str]]  # file -> SHA-256
     num_validation: ClassVar[int] = 5000

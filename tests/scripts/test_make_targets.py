@@ -59,6 +59,7 @@ def test_the_best_trial_of_all_is_rerun_and_its_median_taken(tmp_path: Path):
     ]
     # Three quarters of the budget, with the schedule that belongs to them.
     assert int(load(tmp_path / "targets")[0]["drawn"].max()) == 1440
+    assert made["command"] == f"python scripts/make_targets.py {' '.join([*SHORT, *search])}"
     assert "\n  target: " in done.stdout and "command: python scripts/make_targets.py" in done.stdout
     # The same again trains nothing.
     again = make_targets(tmp_path, *search)
