@@ -14,7 +14,11 @@ from runner.config import compose
 from workloads.base import TensorWorkload
 
 REPO = Path(__file__).parents[2]
-REAL = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}  # workload -> where its files lie
+REAL = {
+    "mnist": "MNIST/raw",
+    "mnist_svm": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+}  # workload -> where its files lie
 
 Make = Callable[..., TensorWorkload]
 
