@@ -1,4 +1,4 @@
-"""What every workload takes: label noise, auxiliary streams, a loss of its own, and what becomes of the target."""
+"""What every workload takes: label noise, auxiliary streams, a loss of its own; what becomes of the target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_noise_puts_that_many_labels_to_another_class(n: int, classes: int, shar
     y = torch.arange(n) % classes
     noisy = noisy_labels(y, classes, share)
     assert int((noisy != y).sum()) == round(share * n)
-    assert noisy.dtype == y.dtype and 0 <= int(noisy.min()) and int(noisy.max()) < classes
+    assert noisy.dtype == y.dtype and int(noisy.min()) >= 0 and int(noisy.max()) < classes
     assert torch.equal(noisy, noisy_labels(y, classes, share))
 
 
