@@ -1,4 +1,4 @@
-"""What every workload takes: label noise, auxiliary streams, a loss of its own; what becomes of the target."""
+"""What every workload takes: noisy labels, auxiliary streams, its own loss; what becomes of the target."""
 
 from __future__ import annotations
 
