@@ -73,7 +73,6 @@ class Task:
         self._generators: dict[str, torch.Generator] = {}
         self._children: dict[str, Task] = {}
         self._pending: dict[str, Any] = {"generators": {}, "children": {}}
-        self._norm_data: Stream | None = None
         self._resets = 0
         self._install(build_model() if model is None else model)
 
@@ -106,19 +105,19 @@ class Task:
         """Re-estimate batch-norm statistics at the present weights; a no-op for other models.
 
         Passes over ``batches`` training batches from a stream of its own, so the training stream
-        does not move. The forward passes are charged; the rows do not count against the budget.
+        does not move; always the same ones, so that the statistics are a function of the weights, however
+        often one evaluates. The forward passes are charged; the rows do not count against the budget.
         """
         norms = batch_norms(self.model)
         if not norms:
             return
-        if self._norm_data is None:
-            self._norm_data = self.data.clone("norm statistics")
-            self._norm_data.cost = Cost()
+        stream = self.data.clone("norm statistics")
+        stream.cost = Cost()
         was_training = self.model.training
         self.model.train()
         with torch.no_grad(), cumulative_statistics(norms):
             for _ in range(batches):
-                self.model(self._norm_data.next().x)
+                self.model(stream.next().x)
         self.model.train(was_training)
 
     # -- losses and gradients ----------------------------------------------------------------------
@@ -258,7 +257,6 @@ class Task:
             "resets": self._resets,
             "data": self.data.state_dict(),
             "aux": {name: stream.state_dict() for name, stream in self.aux.items()},
-            "norm_data": None if self._norm_data is None else self._norm_data.state_dict(),
             "generators": {name: g.get_state() for name, g in self._generators.items()}
             | self._pending["generators"],
             "children": {name: child.state_dict() for name, child in self._children.items()}
@@ -275,10 +273,6 @@ class Task:
         self.data.load_state_dict(state["data"])
         for name, stream in self.aux.items():
             stream.load_state_dict(state["aux"][name])
-        if state["norm_data"] is not None:
-            self._norm_data = self.data.clone("norm statistics")
-            self._norm_data.cost = Cost()
-            self._norm_data.load_state_dict(state["norm_data"])
         self._pending = {"generators": dict(state["generators"]), "children": dict(state["children"])}
         for name, generator in self._generators.items():
             if name in self._pending["generators"]:

@@ -74,6 +74,24 @@ def test_backward_is_the_mean_cross_entropy() -> None:
     close(grads(task), slopes)
 
 
+@pytest.mark.parametrize("part", [None, "loss", "reweighting", "objective"])
+def test_mean_loss_is_that_of_backward_by_a_forward_pass_alone(part: str | None) -> None:
+    task = classification()
+    if part is not None:
+        parts: dict[str, Any] = {
+            "loss": hinge,
+            "reweighting": lambda task, batch, losses: losses,
+            "objective": lambda task, batch: task.losses(batch).max(),
+        }
+        setattr(task, part, parts[part])
+    batch = task.data.next()
+    loss = task.mean_loss(batch)
+    assert not loss.requires_grad
+    assert meters(task) == (8, 0, 0, 8)
+    assert (batch.weights is not None) == (part == "reweighting")
+    assert torch.equal(loss, task.backward(batch))
+
+
 def test_backward_on_one_logit() -> None:
     task = binary()
     batch = task.data.next()

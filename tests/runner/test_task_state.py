@@ -177,6 +177,18 @@ def test_refreshed_statistics_are_the_averages_over_fresh_batches() -> None:
     assert norm.momentum == 0.1
 
 
+def test_refreshed_statistics_are_a_function_of_the_weights() -> None:
+    task = images(conv_net, augment=lambda x, generator: x + torch.rand(x.shape, generator=generator),
+                  generator=torch.Generator())  # fmt: skip
+    (norm,) = batch_norms(task.model)
+    means = []
+    for _ in range(2):
+        task.refresh_norm_stats(3)
+        assert norm.running_mean is not None
+        means.append(norm.running_mean.clone())
+    assert torch.equal(*means)
+
+
 def test_refreshing_moves_no_training_stream_and_no_budget_but_is_charged() -> None:
     task, untouched = images(conv_net), images(conv_net)
     task.model.eval()
