@@ -34,7 +34,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[
     Raises:
         UserError: for an unknown name or key (with the nearest known ones), or a bad value.
     """
-    with explained(config_dirs), hydra_ready(config_dirs):
+    with explained(config_dirs, overrides), hydra_ready(config_dirs):
         cfg, choices = _compose(tuple(cell_overrides(overrides)))
         return finish(cfg, choices)
 
@@ -194,6 +194,8 @@ def _compose_files(
     extra = [f"hydra.searchpath=[{','.join(f'file://{d}' for d in searchpath)}]"] if searchpath else []
     cfg = hydra.compose("config", overrides=[*groups, *extra], return_hydra_config=True)
     choices = {k: str(v) for k, v in cfg.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
+    # Hydra leaves out lists: algorithm/transform=[clip_norm,perpgrad].
+    choices |= {k.lstrip("+"): v for k, _, v in (o.partition("=") for o in groups) if v.startswith("[")}
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, choices
@@ -248,14 +250,14 @@ def _without(tree: Any, keys: Sequence[str]) -> Any:
 
 
 @contextlib.contextmanager
-def explained(config_dirs: Sequence[Path] = ()) -> Iterator[None]:
-    """Turn Hydra's and OmegaConf's exceptions into one line that says what to do."""
+def explained(config_dirs: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Turn Hydra's and OmegaConf's exceptions, which ``overrides`` brought about, into one line of advice."""
     try:
         yield
     except MissingConfigException as error:
         raise UserError(_unknown_name(error)) from error
     except ConfigCompositionException as error:
-        raise UserError(_unknown_key(error, config_dirs)) from error
+        raise UserError(_unknown_key(error, config_dirs, overrides)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_line(error)) from error
 
@@ -266,7 +268,9 @@ def _unknown_name(error: MissingConfigException) -> str:
     return f"unknown {group or 'config'} {name!r}: {nearest(name, options)}"
 
 
-def _unknown_key(error: ConfigCompositionException, config_dirs: Sequence[Path]) -> str:
+def _unknown_key(
+    error: ConfigCompositionException, config_dirs: Sequence[Path], overrides: Sequence[str]
+) -> str:
     found = re.match(r"Could not override '([^']+)'", str(error))
     if found is None:
         return _first_line(error)
@@ -275,7 +279,7 @@ def _unknown_key(error: ConfigCompositionException, config_dirs: Sequence[Path])
         groups = {f"algorithm/{path.parent.name}" for _, path in presets.parts(config_dirs)}
         return f"unknown group {key!r}: {nearest(key, groups | {'algorithm', 'workload', 'log', 'targets'})}"
     with hydra_ready(config_dirs):
-        cfg, _ = _compose(())
+        cfg, _ = _compose(tuple(o for o in cell_overrides(overrides) if _is_group(o)))
     keys = values.flatten(_plain(cfg))
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]

@@ -22,7 +22,8 @@ def spaces(algorithm: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str
     found: dict[str, dict[str, Any]] = {}
     for key, value in algorithm.items():
         if key == "search_space" and isinstance(value, Mapping):
-            found |= {f"{prefix}{name}": dict(entry) for name, entry in value.items()}
+            # null: a preset takes out what a part would search.
+            found |= {f"{prefix}{name}": dict(entry) for name, entry in value.items() if entry is not None}
         elif isinstance(value, Mapping):
             found |= spaces(value, f"{prefix}{key}.")
     return found

@@ -11,13 +11,16 @@ from runner.check import Subject, run_checks
 from runner.check.subjects import SMALL, small_workload
 from runner.config import algorithm_names, compose
 
+QUICK = ("breast_cancer", "digits")  # the others are minutes long, all methods together
+WORKLOADS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+
 
 @functools.cache
 def algorithm(name: str) -> dict[str, Any]:
     return compose([f"algorithm={name}"])["algorithm"]
 
 
-@pytest.mark.parametrize("workload", SMALL)
+@pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("name", algorithm_names())
 def test_conforms(name: str, workload: str) -> None:
     small = [small_workload(other) for other in SMALL]

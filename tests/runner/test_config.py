@@ -22,6 +22,7 @@ from runner.presets import implied
         (["algorithm/optimizer=adamv"], r"unknown algorithm/optimizer 'adamv': did you mean .*adamw"),
         (["algorithm/optimiser=adamw"], r"unknown group 'algorithm/optimiser': did you mean algorithm/opt"),
         (["algorithm.optimizer.lrr=1"], r"unknown key 'algorithm.optimizer.lrr': did you mean .*\.lr"),
+        (["algorithm/schedule=step", "algorithm.schedule.gama=1"], r"'algorithm.schedule.gama': did you mean .*\.gamma"),
         (["studdy=3"], r"unknown key 'studdy': did you mean study"),
         (["algorithm.optimizer.lr=-1"], r"algorithm.optimizer.lr: got -1, wants a number of at least 0"),
         (["algorithm.optimizer.lr=abc"], r"algorithm.optimizer.lr: got 'abc', wants a number"),
@@ -68,6 +69,7 @@ def test_a_part_that_is_null_is_absent() -> None:
         (["algorithm/schedule=null", "workload=breast_cancer"], "adamw-schedule", "breast_cancer"),
         (["workload.batch_size=16"], "adamw", "digits[batch_size=16]"),
         (["label=mine"], "mine", "digits"),
+        (["algorithm/transform=[clip_norm,perpgrad]"], "adamw+clip_norm+perpgrad", "digits"),
         (["workload=mnist", "workload.download=false"], "adamw", "mnist"),
         (["algorithm.optimizer.betas=[0.9,0.99]"], "adamw[betas=0.9/0.99]", "digits"),
     ],
@@ -126,6 +128,8 @@ def test_choices_and_bad_spaces() -> None:
         search.point({"lr": {"min": 1}}, 0, 1)
     with pytest.raises(UserError, match="no search space"):
         search.point({}, 0, 1)
+    searched = {"optimizer": {"search_space": {"lr": {"min": 1, "max": 2}, "betas": None}}}
+    assert set(search.spaces(searched)) == {"optimizer.lr"}
 
 
 def test_every_part_is_a_preset_of_its_own_name() -> None:

@@ -8,13 +8,14 @@ import torch
 from algorithms.optimizers.lamb import Lamb
 from algorithms.optimizers.lion import Lion
 from algorithms.optimizers.nadamw import NadamW
+from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from runner.build import build_part
 from runner.errors import UserError
 from tests.problems import PROBLEMS, Problem, assert_resumes, continue_optimizer, flat, part_config, quad
 from tests.tasks import NoSync
 
-NAMES = ["sgd", "nesterov", "adam", "adamw", "nadamw", "lion", "lamb"]
-OURS: list[Any] = [Lion, NadamW, Lamb]
+NAMES = ["sgd", "nesterov", "adam", "adamw", "nadamw", "lion", "lamb", "schedule_free_adamw"]
+OURS: list[Any] = [Lion, NadamW, Lamb, ScheduleFreeAdamW]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
@@ -42,7 +43,7 @@ def test_every_searched_hyperparameter_is_one(name: str):
             build_part("optimizer", part_config("optimizer", name, **{key: value}), quad().params())
 
 
-@pytest.mark.parametrize("name", ["nadamw", "lion"])
+@pytest.mark.parametrize("name", ["nadamw", "lion", "lamb", "schedule_free_adamw"])
 @pytest.mark.parametrize(
     ("key", "value"),
     [("lr", -1e-3), ("lr", float("nan")), ("weight_decay", -1), ("betas", [0.9, 1.0]), ("betas", [0.9])],
