@@ -22,7 +22,7 @@ from runner.presets import implied
         (["algorithm/optimizer=adamv"], r"unknown algorithm/optimizer 'adamv': did you mean .*adamw"),
         (["algorithm/optimiser=adamw"], r"unknown group 'algorithm/optimiser': did you mean algorithm/opt"),
         (["algorithm.optimizer.lrr=1"], r"unknown key 'algorithm.optimizer.lrr': did you mean .*\.lr"),
-        (["algorithm/schedule=step", "algorithm.schedule.gama=1"], r"'algorithm.schedule.gama': did you mean .*\.gamma"),
+        (["algorithm/schedule=step", "algorithm.schedule.gama=1"], r"did you mean .*schedule\.gamma"),
         (["studdy=3"], r"unknown key 'studdy': did you mean study"),
         (["algorithm.optimizer.lr=-1"], r"algorithm.optimizer.lr: got -1, wants a number of at least 0"),
         (["algorithm.optimizer.lr=abc"], r"algorithm.optimizer.lr: got 'abc', wants a number"),
