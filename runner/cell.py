@@ -21,7 +21,7 @@ from runner.seeding import cell_seed
 # Where a cell logs to and where it runs does not change what it computes.
 NOT_IDENTITY = (
     "name", "results_dir", "data_dir", "label", "workload_label", "log", "checkpoint_every",
-    "keep_checkpoint", "isolate", "search_space", "id",
+    "keep_checkpoint", "isolate", "search_space", "id", "provisional",
 )  # fmt: skip
 
 
@@ -113,6 +113,7 @@ class Cell:
     def _card(self) -> dict[str, Any]:
         keys = ("id", "label", "workload_label", "study", "trial", "device", "threads", "targets")
         return {key: self.config[key] for key in keys} | {
+            "provisional": self.config.get("provisional", False),
             "workload": self.config["workload"]["name"],
             "data": self.config["workload"].get("data"),
             "precision": self.config["workload"].get("precision"),

@@ -83,9 +83,13 @@ def _name_workload(config: dict[str, Any], changed: Mapping[str, Any]) -> None:
     name = workload["name"] = labels.workload_name(workload)
     config["workload_label"] = labels.workload_label(name, changed)
     other = labels.other_problem(changed)
-    if other and "workload.target" not in changed:
-        entry = config["targets"].get("values", {}).get(labels.workload_label(name, other))
+    key = labels.workload_label(name, other) if other else _target_key(name, workload)
+    entry = config["targets"].get("values", {}).get(key)
+    if "workload.target" in changed:
+        entry = None
+    elif other:
         workload["target"] = None if entry is None else entry["target"]
+    config["provisional"] = bool(entry and entry.get("provisional"))
 
 
 def _placed(config: dict[str, Any]) -> dict[str, Any]:
@@ -151,11 +155,14 @@ def register_resolvers() -> None:
 
 
 def _target(*, _parent_: DictConfig, _root_: DictConfig) -> float | None:
-    # Data that differs between installations says which it is; a target belongs to one of them.
-    data = _parent_.get("data_id")
-    name = _parent_.name if data is None else f"{_parent_.name}@{data}"
-    entry = _root_.targets.get("values", {}).get(name)
+    entry = _root_.targets.get("values", {}).get(_target_key(_parent_.name, _parent_))
     return None if entry is None else entry.target
+
+
+def _target_key(name: str, workload: Mapping[Any, Any]) -> str:
+    # Data that differs between installations says which it is; a target belongs to one of them.
+    data = workload.get("data_id")
+    return name if data is None else f"{name}@{data}"
 
 
 def _call(function: str) -> Any:

@@ -16,6 +16,7 @@ Train a training algorithm on a workload under a fair clock, and say when it rea
   python -m runner algorithm=adamw algorithm/loss=label_smoothing    another part
   python -m runner.score results/default                             the leaderboard
   python -m runner.check algorithm=lion                              is a method well-behaved?
+  python -m runner.check workload=digits                             and a workload?
 """
 
 TAIL = """\

@@ -194,7 +194,8 @@ def show(board: pd.DataFrame, cells: pd.DataFrame, by: str, console: Console) ->
         console.print(_overall(rows, len(workloads), by, console))
     for group in workloads.values():
         console.print(_per_workload(group, by, console))
-    for line in (*_unranked(workloads.values(), by), *_unfinished(records(cells))):
+    notes = *_unranked(workloads.values(), by), *_provisional(records(cells)), *_unfinished(records(cells))
+    for line in notes:
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -248,6 +249,13 @@ def _unranked(workloads: Iterable[Sequence[Row]], by: str) -> list[str]:
     nobody = [row["workload"] for row in missed if not _absent(row["target"])]
     lines = [f"no target, so not ranked: {', '.join(without)}"] if without else []
     return lines + ([f"hit by nobody, so not ranked: {', '.join(nobody)}"] if nobody else [])
+
+
+def _provisional(rows: Iterable[Row]) -> list[str]:
+    names = dict.fromkeys(row["workload"] for row in rows if row.get("provisional") is True)
+    if not names:
+        return []
+    return [f"provisional target, published and not reproduced here (conf/targets): {', '.join(names)}"]
 
 
 def _unfinished(rows: Iterable[Row]) -> list[str]:

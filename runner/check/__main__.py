@@ -1,4 +1,4 @@
-"""``python -m runner.check algorithm=mine``: is an algorithm well-behaved?"""
+"""``python -m runner.check algorithm=mine`` (or ``workload=mine``): is it well-behaved?"""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ examples:
   python -m runner.check algorithm=lion                     every check, on every small workload
   python -m runner.check algorithm=lion,adamw workload=digits
   python -m runner.check algorithm=adamw algorithm/loss=label_smoothing --only resume,cost
+  python -m runner.check workload=mine                      every check of a workload
+  python -m runner.check workload=digits,mnist --only reference,splits
 
 exit code: 0 all hold, 1 one fails, 2 bad input
 """
@@ -53,28 +55,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _listing() -> int:
-    from runner.check.suite import CHECKS, summary
+    from runner.check.families import ALGORITHMS, WORKLOADS
+    from runner.check.suite import summary
 
-    width = max(map(len, CHECKS))
-    for name, check in CHECKS.items():
-        print(f"{name:<{width}}  {summary(check)}")
+    width = max(map(len, (*ALGORITHMS.checks, *WORKLOADS.checks)))
+    for family in (ALGORITHMS, WORKLOADS):
+        print(f"{family.title}:")
+        for name, check in family.checks.items():
+            print(f"  {name:<{width}}  {summary(check)}")
     return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from runner.check.families import family
     from runner.check.report import Report
-    from runner.check.subjects import subjects
-    from runner.check.suite import CHECKS, run_checks
 
-    names = arguments.only.split(",") if arguments.only else list(CHECKS)
+    kind = family(arguments.overrides)
+    names = arguments.only.split(",") if arguments.only else list(kind.checks)
     for name in names:
-        if name not in CHECKS:
-            raise UserError(f"unknown check {name!r}: {nearest(name, CHECKS)}")
-    found = subjects(arguments.overrides, arguments.config_dir)
+        if name not in kind.checks:
+            raise UserError(f"unknown check {name!r}: {nearest(name, kind.checks)}")
+    found = kind.subjects(arguments.overrides, arguments.config_dir)
     _configure(found[0].device)
     report = Report()
     for subject in found:
-        report.add(subject, run_checks(subject, names))
+        report.add(subject.title, kind.run(subject, names))
     return report.close()
 
 

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.check.result import Result
-from runner.check.subject import Subject
 
 WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "n/a"}
 STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim"}
@@ -24,9 +23,8 @@ class Report:
         self.console = console or Console(highlight=False)
         self.counts: Counter[str] = Counter()
 
-    def add(self, subject: Subject, results: Iterable[tuple[str, Result]]) -> None:
-        """Print the results of one subject, one line a check."""
-        title = f"{subject.label} on {subject.workload['name']}"
+    def add(self, title: str, results: Iterable[tuple[str, Result]]) -> None:
+        """Print the results of one subject under its ``title``, one line a check."""
         if self.console.is_terminal:
             self._live(title, results)
             return

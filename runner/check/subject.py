@@ -42,6 +42,11 @@ class Subject:
     device: str = "cpu"
     data_dir: Path = Path("data")
 
+    @property
+    def title(self) -> str:
+        """What a report calls it."""
+        return f"{self.label} on {self.workload['name']}"
+
     def build_algorithm(self) -> Algorithm:
         """A fresh instance."""
         return build_part("algorithm", self.algorithm, prefix="")

@@ -1,4 +1,4 @@
-"""From overrides to subjects: one for each algorithm and each small workload."""
+"""From overrides to subjects: one for each algorithm and each small workload, or for each workload alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any
 
 from runner import presets
 from runner.check.subject import Subject
+from runner.check.workload_subject import WorkloadSubject
 from runner.config import compose, hydra_ready
 from runner.errors import UserError
 
+WHICH = (
+    "which algorithm, or which workload? try: python -m runner.check algorithm=adamw, "
+    "or: python -m runner.check workload=digits"
+)
 SMALL = tuple(presets.embedded())  # always there, and fast enough to run every check on
 
 
@@ -24,7 +29,7 @@ def subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list
     algorithms, rest = _split(overrides, "algorithm")
     workloads, rest = _split(rest, "workload")
     if not algorithms:
-        raise UserError("which algorithm? try: python -m runner.check algorithm=adamw")
+        raise UserError(WHICH)
     small = tuple(small_workload(name) for name in SMALL)
     with hydra_ready(config_dirs):
         configs = [
@@ -39,6 +44,27 @@ def subject(config: dict[str, Any], small: Sequence[dict[str, Any]]) -> Subject:
     """The subject of a resolved config."""
     device, data_dir = config["device"], Path(config["data_dir"])
     return Subject(config["algorithm"], config["workload"], config["label"], small, device, data_dir)
+
+
+def workload_subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[WorkloadSubject]:
+    """The workloads that ``overrides`` name, several by commas, where they name no algorithm.
+
+    Raises:
+        UserError: without a ``workload=``, or for what :func:`runner.config.compose` refuses.
+    """
+    workloads, rest = _split(overrides, "workload")
+    if not workloads:
+        raise UserError(WHICH)
+    summaries = presets.workloads(config_dirs)
+    with hydra_ready(config_dirs):
+        configs = {name: compose([f"workload={name}", *rest], config_dirs) for name in workloads}
+    return [workload_subject(config, summaries.get(name)) for name, config in configs.items()]
+
+
+def workload_subject(config: dict[str, Any], summary: str | None = None) -> WorkloadSubject:
+    """The subject of a resolved config."""
+    device, data_dir = config["device"], Path(config["data_dir"])
+    return WorkloadSubject(config["workload"], config["workload_label"], summary, device, data_dir)
 
 
 @functools.cache

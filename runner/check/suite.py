@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from runner.check import cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
 from runner.check.result import Result, failed, not_applicable
@@ -46,10 +47,22 @@ def run_checks(subject: Subject, names: Iterable[str] = CHECKS) -> Iterator[tupl
 
 def run_check(name: str, subject: Subject) -> Result:
     """One check; an algorithm that breaks while it is looked at has failed it."""
-    try:
+
+    def check(subject: Subject) -> Result:
         if name not in ALWAYS and subject.refusal is not None:
             return not_applicable(f"not for this workload: {subject.refusal}")
         return CHECKS[name](subject)
+
+    return answer(check, subject)
+
+
+S = TypeVar("S")
+
+
+def answer(check: Callable[[S], Result], subject: S) -> Result:
+    """What a check answers; to break while it looks is to fail it."""
+    try:
+        return check(subject)
     except Exception as error:
         return failed(one_line(f"{type(error).__name__}: {error} ({_place(error)})"))
 
@@ -61,7 +74,7 @@ def _refusal(subject: Subject) -> str | None:
         return None
 
 
-def summary(check: Check) -> str:
+def summary(check: Callable[[Any], Result]) -> str:
     """The first line of a check's docstring."""
     return (check.__doc__ or "").strip().split("\n", 1)[0]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runner.check import CHECKS
+from runner.check import CHECKS, WORKLOAD_CHECKS
 from runner.check.__main__ import main
+from runner.check.subjects import SMALL
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -18,20 +19,21 @@ def test_list_names_every_check_with_a_line(capsys: pytest.CaptureFixture[str]) 
     code, out, _ = run(capsys, "--list")
     assert code == 0
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines] == list(CHECKS)
-    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "checks of an algorithm (algorithm=mine):",
+        "checks of a workload (workload=mine, and no algorithm):",
+    ]
+    listed = [line.split(maxsplit=1) for line in lines if line.startswith(" ")]
+    assert [name for name, _ in listed] == [*CHECKS, *WORKLOAD_CHECKS]
+    assert all(len(summary) > 20 for _, summary in listed)
 
 
 def test_a_good_algorithm_exits_0_with_a_line_for_each_workload(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "algorithm=adamw", "--only", "card,step")
     assert (code, err) == (0, "")
-    assert [line.split() for line in out.splitlines()] == [
-        ["ok", "adamw", "on", "breast_cancer", "card"],
-        ["ok", "adamw", "on", "breast_cancer", "step"],
-        ["ok", "adamw", "on", "digits", "card"],
-        ["ok", "adamw", "on", "digits", "step"],
-        ["4", "ok,", "0", "failed,", "0", "not", "applicable"],
-    ]
+    lines = [["ok", "adamw", "on", name, check] for name in SMALL for check in ("card", "step")]
+    assert [line.split() for line in out.splitlines()[:-1]] == lines
+    assert out.splitlines()[-1] == f"{len(lines)} ok, 0 failed, 0 not applicable"
 
 
 def test_a_broken_rule_exits_1_and_says_which(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,8 +66,8 @@ def test_several_algorithms_by_commas(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "which algorithm?"),
-        (["algorithm=adamv"], "did you mean adamw"),
+        ([], "which algorithm, or which workload?"),
+        (["algorithm=adamv"], "did you mean adam"),
         (["algorithm=adamw", "workload=digitz"], "did you mean digits"),
         (["algorithm=adamw", "algorithm.optimizer.lrr=1"], "lrr"),
         (["algorithm=adamw", "--only", "resum"], "did you mean resume"),

@@ -54,6 +54,28 @@ def test_bad_input_says_what_and_what_instead(overrides: list[str], message: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "provisional"),
+    [
+        (["workload=digits"], False),
+        (["workload=cifar10"], True),
+        (["workload=cifar10", "workload.model=resnet18"], True),
+        (["workload=cifar10", "workload.target=0.9"], False),  # that one is the user's
+    ],
+)
+def test_a_target_that_was_not_reproduced_is_marked(overrides: list[str], provisional: bool) -> None:
+    config = compose(overrides)
+    assert config["provisional"] is provisional and config["workload"]["target"] is not None
+
+
+def test_a_target_belongs_to_the_data_it_was_set_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = compose(["workload=tiny_lm_pydocs"])["workload"]
+    monkeypatch.setattr("workloads.pydocs.data_id", lambda: "another text")
+    other = compose(["workload=tiny_lm_pydocs"])["workload"]
+    assert other["data_id"] == "another text" and other["target"] is None
+    assert known["data_id"] != other["data_id"]
+
+
 def test_a_part_that_is_null_is_absent() -> None:
     config = compose(["algorithm=adamw", "algorithm/groups=null"])
     assert set(config["algorithm"]) == {"_target_", "optimizer", "schedule"}

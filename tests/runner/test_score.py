@@ -266,3 +266,13 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_one(
     (tmp_path / "cells.csv").mkdir()
     code, _, errors = run_score(capsys, tmp_path)
     assert code == 2 and "cannot be written" in errors and errors.count("\n") == 1
+
+
+def test_provisional_targets_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for workload in ("sure", "unsure"):
+        write_cell(tmp_path / "x", workload=workload)
+    card = next((tmp_path / "x" / "cells").glob("unsure*")) / "cell.json"
+    card.write_text(card.read_text().rstrip().removesuffix("}") + ', "provisional": true}')
+    assert score.main([str(tmp_path / "x")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "provisional" in line]
+    assert line.endswith("conf/targets): unsure")

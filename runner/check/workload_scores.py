@@ -1,0 +1,57 @@
+"""Metrics of the scored splits against the row-by-row reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner.check import workload_numbers as numbers
+from runner.check.workload_numbers import Entry
+from runner.check.workload_rows import cut, evaluated, outputs
+from runner.check.workload_subject import SPLITS, Built
+
+
+def evaluation_faults(built: Built, few: Any) -> Iterator[str | None]:
+    """What is wrong with the metrics of the few rows that the evaluation ``few`` has."""
+    for name in SPLITS:
+        rows = few.splits[name]
+        watched = evaluated(built, few, name)
+        yield watched.fault(len(rows.y), name)
+        yield _report_fault(name, watched.metrics)
+        found = numbers.entries(built.kind, outputs(built, rows.x), rows.y)
+        yield from _metric_faults(built, name, watched.metrics, found)
+
+
+def _report_fault(split: str, metrics: Mapping[str, float]) -> str | None:
+    if "loss" not in metrics:
+        return f"the evaluation reports {', '.join(metrics) or 'nothing'}: it must report loss as well"
+    for name, value in metrics.items():
+        if not isinstance(value, float) or not math.isfinite(value):
+            return f"{split} {name} is {value!r}, wanted a finite float"
+    return None
+
+
+def _metric_faults(
+    built: Built, split: str, metrics: Mapping[str, float], rows: list[list[Entry]]
+) -> Iterator[str | None]:
+    wanted = reference_metrics(rows, built.own_loss)
+    for name in [name for name in wanted if name in metrics]:
+        value, right = metrics[name], wanted[name]
+        if not numbers.close(value, right):
+            why = numbers.guess(value, right, rows, built.own_loss) if name == "loss" else ""
+            yield f"{split} {name} is {value:.6g}, a row-by-row reference has {right:.6g}{why}"
+
+
+def reference_metrics(rows: list[list[Entry]], own: Any) -> dict[str, float]:
+    """The metrics that are known by name."""
+    found = numbers.references(rows, own)
+    loss, right = (numbers.mean(list(column)) for column in zip(*found, strict=True))
+    return {"loss": loss, "accuracy": right, "error": 1 - right, "perplexity": math.exp(min(loss, 700.0))}
+
+
+def unknown(built: Built, rows: int) -> str:
+    """A remark on metrics that have no reference; empty where there are none."""
+    reported = evaluated(built, cut(built.evaluate, rows), "validation").metrics
+    odd = sorted(set(reported) - set(reference_metrics([[([0.0], 0)]], None)))
+    return f"no reference for {', '.join(odd)}" if odd else ""
