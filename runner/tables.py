@@ -119,6 +119,7 @@ def _card(folder: CellFolder) -> Record | None:
             )
         return None
     facts = {key: both.get(key) for key in ("device", "threads", "targets")}
+    facts["provisional"] = bool(both.get("provisional", False))
     facts |= {key: card.get(key, workload.get(key)) for key in ("data", "precision", "metric", "minimize")}
     hparams = card["hparams"] if "hparams" in card else hyperparameters(config.get("algorithm"))
     name = both.get("workload_label") or workload.get("name") or card.get("workload")
