@@ -162,9 +162,9 @@ class Cifar10(SmallImages):
         # The remedy before the reason: summaries cut long lines.
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         return UserError(
-            f"no {missing[0]}{others} in {root / self.folder}: unpack cifar-10-python.tar.gz in {root}, or "
-            f"say where {self.folder} is with data_dir=… or BENCH_DATA=…; workload=cifar10_synthetic needs "
-            f"no files. {reason}"
+            f"no {missing[0]}{others} in {root / self.folder}: unpack cifar-10-python.tar.gz in data_dir, "
+            "or say where it is with data_dir=… or BENCH_DATA=…; workload=cifar10_synthetic needs no files. "
+            f"{reason}"
         )
 
 

@@ -36,6 +36,8 @@ class NpzImages(SmallImages):
 
     def __init__(self, *args: Any, file: str, sha256: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not isinstance(file, str) or not file:
+            raise ValueError(f"file must name an .npz in data_dir, got {file!r}")
         self.file, self.sha256 = file, sha256
 
     def load(self, root: Path) -> Data:
@@ -44,7 +46,7 @@ class NpzImages(SmallImages):
         arrays = read_arrays(path, self.sha256)
         train, test = (_split(path, part, arrays) for part in ("train", "test"))
         _check_together(path, train, test)
-        self.num_classes = int(train.y.max()) + 1
+        vars(self).update(num_classes=int(train.y.max()) + 1)
         return split_off_validation(train, test)
 
 
@@ -70,7 +72,9 @@ def read_arrays(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
             found = ", ".join(archive) or "nothing"
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is not an .npz that can be read: {one_line(str(error), 120)}") from error
-    raise UserError(f"{path} has no {missing[0]}: wanted are {', '.join(ARRAYS)}; found: {one_line(found, 120)}")
+    raise UserError(
+        f"{path} has no {missing[0]}: wanted are {', '.join(ARRAYS)}; found: {one_line(found, 120)}"
+    )
 
 
 def _split(path: Path, part: str, arrays: dict[str, np.ndarray]) -> Split:
@@ -107,8 +111,8 @@ def _check_labels(where: str, y: np.ndarray, rows: int) -> None:
 
 def _check_together(path: Path, train: Split, test: Split) -> None:
     if train.x.shape[1:] != test.x.shape[1:]:
-        shapes = (tuple(split.x.shape[1:]) for split in (train, test))
-        raise UserError(f"{path}: x_train and x_test must be of one shape, got {' and '.join(map(str, shapes))}")
+        shapes = " and ".join("×".join(map(str, split.x.shape[1:])) for split in (train, test))
+        raise UserError(f"{path}: x_train and x_test must have images of one shape, got {shapes} (C×H×W)")
     if len(train) < FEWEST:
         raise UserError(f"{path}: x_train has {len(train)} images; at least {FEWEST} are needed")
     classes = torch.unique(train.y)

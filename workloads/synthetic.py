@@ -14,11 +14,11 @@ from workloads.splits import Data, Split
 SEED = 20240501  # of the images; part of the workload
 SIDE = 32
 SIZES = (3000, 500, 500)  # training, validation, test
-RADIUS = (5, 10)  # of a figure, in pixels; the upper end is not drawn
-CONTRAST = (24, 81)  # between figure and ground, in each channel
-TILT = 4  # largest slope of the ground's brightness, in levels a pixel
-NOISE = 40  # largest deviation of a pixel, in levels
-SPECKS = 6  # squares of 3×3 in figure or other colours, anywhere
+RADIUS = (9, 13)  # of a figure, in pixels; the upper end is not drawn
+CONTRAST = (80, 129)  # between figure and ground, in each channel
+TILT = 1  # largest slope of the ground's brightness, in levels a pixel
+NOISE = 16  # largest deviation of a pixel, in levels
+SPECKS = 2  # squares of 3×3 in random colours, anywhere
 
 Ints = np.ndarray  # of int32
 # Where a figure is, from a pixel's distance to its centre: right u, down v, and the radius r.
@@ -43,7 +43,7 @@ class SyntheticCifar(SmallImages):
     in another colour, of random size and place. The figure is the class: disc, ring, square, frame,
     diamond, plus, cross, triangle, and discs of level or upright stripes. In each channel the figure is
     brighter or darker than the ground by chance, so that the mean over a class shows nothing and a linear
-    model has little to go by. Six specks in random colours and noise in every pixel come on top.
+    model has little to go by. Two specks in random colours and noise in every pixel come on top.
 
     All of it is integer arithmetic on a frozen random stream: the same bytes on every machine.
     3,000 images are for training, 500 each for validation and test, as many of each class.
