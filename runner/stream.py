@@ -12,7 +12,7 @@ from runner.cost import Cost
 from runner.seeding import derive
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-SMALL = 4 << 20  # bytes of inputs up to which whole epochs are shuffled in one go
+SMALL = 32 << 20  # bytes of inputs up to which whole epochs are shuffled in one go
 SMALL_ROWS = 4096  # of them, where an epoch is shorter, several at once
 MOST_CUT = 64  # batches that are cut from the shuffled rows in one go
 Rows = tuple[Tensor, Tensor, Tensor]  # x, y, index
