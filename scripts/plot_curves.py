@@ -6,6 +6,7 @@ python scripts/plot_curves.py results/demo docs/demo.svg
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,9 +53,13 @@ def draw(cells: pd.DataFrame, evals: pd.DataFrame, picture: Path) -> None:
     workloads = sorted(cells["workload"].unique())
     labels = sorted(cells["label"].unique())
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
-    size = (4.2 * len(workloads), 3.0)
-    figure, axes = plt.subplots(1, len(workloads), figsize=size, squeeze=False, layout="constrained")
-    for axis, workload in zip(axes[0], workloads, strict=True):
+    columns = min(2, len(workloads))
+    rows_of_panels = -(-len(workloads) // columns)
+    size = (4.2 * columns, 2.6 * rows_of_panels + 0.4)
+    figure, axes = plt.subplots(rows_of_panels, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(workloads) :]:
+        axis.set_axis_off()
+    for axis, workload in zip(axes.flat, workloads, strict=False):
         of = cells["workload"] == workload
         rows = [dict(row) for _, row in cells.loc[of].iterrows()]
         panel(axis, rows, evals.loc[evals["workload"] == workload], colour)
@@ -76,7 +81,7 @@ def panel(axis: Axes, cells: list[dict[Any, Any]], evals: pd.DataFrame, colour: 
         if cell["hit"]:
             axis.plot(cell["samples_to_target"], list(curve[f"validation/{metric}"])[-1], "o", ms=4,
                       color=colour[cell["label"]])  # fmt: skip
-    if target is not None:
+    if target is not None and math.isfinite(target):
         axis.axhline(target, color="0.4", lw=0.8, ls="--")
         axis.set_ylim(*_window(list(evals[f"validation/{metric}"]), target, cells[0]["minimize"]))
     axis.set_xlabel("samples (gradient equivalents)")
@@ -88,8 +93,9 @@ def _window(values: list[float], target: float, minimize: bool) -> tuple[float, 
     """The range around the target where runs are told apart; the first evaluations lie outside."""
     if minimize:
         return min(*values, target) * 0.9, target * 3
-    top = max(*values, target)
-    return target - 0.06 * abs(target), top + 0.1 * (top - target) + 0.002 * abs(target)
+    top, usual = max(*values, target), sorted(values)[len(values) // 3]
+    bottom = min(max(usual, target - 0.4 * abs(target)), target - 0.06 * abs(target))
+    return bottom, top + 0.1 * (top - target) + 0.002 * abs(target)
 
 
 if __name__ == "__main__":
