@@ -182,7 +182,13 @@ class Task:
         return torch.stack([self.backward(part, denominator=self.data.n) for part in parts]).sum()
 
     def per_sample_grads(self, batch: Batch) -> dict[str, Tensor]:
-        """Gradient of each row's loss: parameter name -> (B, *shape). Counted as one pass over the rows."""
+        """Gradient of each row's loss: parameter name -> (B, *shape). Counted as one pass over the rows.
+
+        Raises:
+            TypeError: in training mode on a model with batch norm, where a row's loss hangs on the others.
+        """
+        if batch_norms(self.model) and self.model.training:
+            raise TypeError("batch norm mixes rows: per-example gradients need the model in evaluation mode")
         params = {k: p.detach() for k, p in self.model.named_parameters() if p.requires_grad}
 
         def loss_of(at: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:

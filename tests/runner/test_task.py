@@ -388,3 +388,16 @@ def test_progress_is_drawn_rows_over_the_budget() -> None:
     assert task.progress == 0.25
     task.data.next(800)
     assert task.progress == 1
+
+
+def test_per_sample_gradients_are_refused_where_batch_norm_mixes_rows() -> None:
+    task = images(conv_net)
+    batch = task.data.next(4)
+    task.model.train()
+    with pytest.raises(TypeError, match="batch norm mixes rows"):
+        task.per_sample_grads(batch)
+    task.model.eval()
+    grads = task.per_sample_grads(batch)
+    task.losses(batch).mean().backward()
+    for (name, per_row), p in zip(grads.items(), task.params, strict=True):
+        assert p.grad is not None and torch.allclose(per_row.mean(0), p.grad), name
