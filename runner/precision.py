@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +19,18 @@ def specialise(model: nn.Module, precision: str = "fp32", compile: bool = False)
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
-    cls = type(model)
+    model.__class__ = _special(type(model), precision, compile)
+    return model
+
+
+@functools.cache
+def _special(cls: type[nn.Module], precision: str, compile: bool) -> type[nn.Module]:
+    # One class for all models: compiled code belongs to it, and a new one would compile again, on the clock.
     if precision == "bf16":
         cls = _subclass(cls, _autocast_forward(cls))
     if compile:
         cls = _subclass(cls, torch.compile(cls.forward))
-    model.__class__ = cls
-    return model
+    return cls
 
 
 def _subclass(cls: type[nn.Module], forward: object) -> type[nn.Module]:
