@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -19,10 +18,10 @@ class MyWorkload(TensorWorkload):
     Say what the rows are, where they come from, who made them, and how they are split.
     """
 
-    task: ClassVar[str] = "multiclass"
-    model_kind: ClassVar[str] = "mlp"
-    num_classes: ClassVar[int] = 4
-    input_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    task = "multiclass"
+    model_kind = "mlp"
+    num_classes = 4
+    input_range = (0.0, 1.0)
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`; 1,000 training, 300 validation and 300 test rows."""

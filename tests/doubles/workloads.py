@@ -41,8 +41,8 @@ def parts(x: Tensor, y: Tensor) -> Data:
 class Blobs(TensorWorkload):
     """Five clouds of points in [0, 1]; a small network."""
 
-    model_kind: ClassVar[str] = "mlp"
-    num_classes: ClassVar[int] = CLASSES
+    model_kind = "mlp"
+    num_classes = CLASSES
 
     def load(self, root: Path) -> Data:
         y = torch.randperm(sum(SIZES), generator=generator()) % CLASSES
@@ -103,9 +103,9 @@ class Loud(Blobs):
 class Binary(Blobs):
     """The first two clouds; logistic regression from zero."""
 
-    task: ClassVar[str] = "binary"
-    model_kind: ClassVar[str] = "linear"
-    num_classes: ClassVar[int] = 2
+    task = "binary"
+    model_kind = "linear"
+    num_classes = 2
 
     def load(self, root: Path) -> Data:
         data = super().load(root)
@@ -131,10 +131,10 @@ class OneLogit(nn.Module):
 class Text(TensorWorkload):
     """Next-token prediction in a drawn text, by the present token."""
 
-    task: ClassVar[str] = "lm"
-    model_kind: ClassVar[str] = "bigram"
-    num_classes: ClassVar[int] = TOKENS
-    input_range: ClassVar[tuple[float, float] | None] = None
+    task = "lm"
+    model_kind = "bigram"
+    num_classes = TOKENS
+    input_range = None
     metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
 
     def load(self, root: Path) -> Data:
