@@ -52,7 +52,7 @@ def leaderboard(cells: pd.DataFrame, by: str = "samples") -> pd.DataFrame:
         ``rank, label, score, workload``; ``samples``, ``seconds`` and ``steps`` to target (infinite for a
         miss); ``ratio`` to the lowest on the workload; ``hits``, ``finished``, ``hit_rate``, ``studies``,
         ``trials`` (the most in one study); ``best_metric`` (median over cells), ``metric``, ``target``,
-        ``minimize``, ``open_division``.
+        ``minimize``, ``open_division``, ``data``.
 
     Raises:
         UserError: when two cells claim one place, no cell is finished, or results cannot be compared.
@@ -62,6 +62,9 @@ def leaderboard(cells: pd.DataFrame, by: str = "samples") -> pd.DataFrame:
         raise UserError(f"no finished cell to score: {tally(cells['status'])}")
     refuse_twins(rows)
     refuse_mixtures(rows, by)
+    kinds = sorted({data_kind(row.get("data")) for row in rows})
+    if len(kinds) > 1:
+        raise UserError(f"results on {' and '.join(kinds)} data never share a board: pick one kind")
     entries = [_entry(group) for group in grouped(rows, "workload", "label").values()]
     for entries_of in grouped(entries, "workload").values():
         best = min(entry[by] for entry in entries_of)
@@ -72,6 +75,21 @@ def leaderboard(cells: pd.DataFrame, by: str = "samples") -> pd.DataFrame:
     board.sort(key=lambda row: (row["rank"], row["label"], row["workload"]))
     front = ["rank", "label", "score", "workload"]
     return pd.DataFrame(board, columns=[*front, *(name for name in board[0] if name not in front)])
+
+
+def data_kind(data: Any) -> str:
+    """What a board is made of: ``embedded`` (what comes with the project, drawn or shipped), ``real``, …"""
+    if _absent(data):
+        return "unknown"
+    return "embedded" if data == "synthetic" else str(data)
+
+
+def by_data(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The table in parts that may share a board: kind of data -> its cells."""
+    if "data" not in cells:
+        return {"unknown": cells}
+    kinds = cells["data"].map(data_kind)
+    return {kind: cells.loc[kinds == kind] for kind in sorted(set(kinds))}
 
 
 def study_costs(rows: Iterable[Row], unit: str) -> dict[Any, float]:
@@ -167,6 +185,7 @@ def _entry(rows: Sequence[Row]) -> Row:
         "trials": max(trials),
         "best_metric": statistics.median(best) if best else math.nan,
         **{key: first.get(key) for key in ("metric", "target", "minimize", "open_division")},
+        "data": data_kind(first.get("data")),
     }
 
 
@@ -186,16 +205,15 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def show(board: pd.DataFrame, cells: pd.DataFrame, by: str, console: Console) -> None:
-    """Print the board: the ranking, then each workload; below it what is unfinished."""
+def show(board: pd.DataFrame, by: str, console: Console) -> None:
+    """Print the board: the ranking, then each workload, then what ranks nobody."""
     rows = records(board)
     workloads = grouped(rows, "workload")
     if len(workloads) > 1:
         console.print(_overall(rows, len(workloads), by, console))
     for group in workloads.values():
         console.print(_per_workload(group, by, console))
-    notes = *_unranked(workloads.values(), by), *_provisional(records(cells)), *_unfinished(records(cells))
-    for line in notes:
+    for line in _unranked(workloads.values(), by):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -289,11 +307,18 @@ def _score(folder: Path, by: str, console: Console) -> None:
     cells, evals = load(folder)
     try:
         write_tables(folder, cells, evals)
-        board = leaderboard(cells, by)
-        write_csv(folder / "leaderboard.csv", board)
+        finished = cells.loc[cells["status"].isin(list(FINISHED))]
+        parts = by_data(finished) if len(finished) else {"unknown": cells}
+        boards = {kind: leaderboard(part, by) for kind, part in parts.items()}
+        write_csv(folder / "leaderboard.csv", pd.concat(boards.values(), ignore_index=True))
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror or error}") from error
-    show(board, cells, by, console)
+    for kind, board in boards.items():
+        if len(boards) > 1:
+            console.print(f"\nOn {kind} data", style="bold underline")
+        show(board, by, console)
+    for line in (*_provisional(records(cells)), *_unfinished(records(cells))):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

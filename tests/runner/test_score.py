@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from runner import score
 from runner.errors import UserError
 from runner.score import leaderboard, study_costs
+from runner.tables import load
 from tests.experiments import write_cell
 
 Place = tuple[str, str, int, int, float | None]  # workload, label, study, trial, samples to target
@@ -276,3 +278,23 @@ def test_provisional_targets_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert score.main([str(tmp_path / "x")]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "provisional" in line]
     assert line.endswith("conf/targets): unsure")
+
+
+def test_data_of_different_kinds_never_share_a_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = {"digits": "embedded", "drawn": "synthetic", "cifar10": "real", "cifar10_npz": "jpeg75"}
+    for workload, data in kinds.items():
+        for label, at in (("a", 100.0), ("b", 200.0)):
+            folder = write_cell(tmp_path / "x", label, workload, at=at)
+            card = folder.path / "cell.json"
+            card.write_text(json.dumps({**json.loads(card.read_text()), "data": data}))
+    assert score.main([str(tmp_path / "x")]) == 0
+    out = capsys.readouterr().out
+    headings = [line.split()[1] for line in out.splitlines() if line.startswith("On ")]
+    assert headings == ["embedded", "jpeg75", "real"] and "2 workloads, by samples" in out
+    board = pd.read_csv(tmp_path / "x" / "leaderboard.csv")
+    ranked = board[board["workload"] == "cifar10_npz"]
+    assert ranked["rank"].tolist() == [1, 2] and set(ranked["data"]) == {"jpeg75"}
+    with pytest.raises(UserError, match="embedded and jpeg75 and real data never share a board"):
+        leaderboard(load(tmp_path / "x")[0])
