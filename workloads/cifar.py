@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import tempfile
 from collections.abc import Mapping
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +17,7 @@ from runner.errors import UserError
 from runner.stream import Augment
 from workloads.augment import crop_flip
 from workloads.base import Data, Split, TensorWorkload, stratified_split
-from workloads.datafiles import TIMEOUT, patience
+from workloads.datafiles import obtain_dataset
 from workloads.models import Normalise
 from workloads.resnet import MODELS
 from workloads.torchvision_compat import import_torchvision
@@ -131,10 +129,12 @@ class Cifar10(SmallImages):
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`."""
-        files = {**self.train_files, **self.test_files}
-        missing = [name for name in files if not (root / self.folder / name).exists()]
-        if missing:
-            self._fetch(root, missing)
+        advice = (
+            "unpack cifar-10-python.tar.gz in data_dir, or say where it is with data_dir=… or BENCH_DATA=…; "
+            "workload=cifar10_synthetic needs no files"
+        )
+        files = (*self.train_files, *self.test_files)
+        obtain_dataset(root, root / self.folder, files, _download if self.download else None, advice)
         train, test = (self._read(root / self.folder, part) for part in (self.train_files, self.test_files))
         return split_off_validation(train, test)
 
@@ -143,29 +143,9 @@ class Cifar10(SmallImages):
         x = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
         return Split(torch.from_numpy(x), torch.tensor([y for batch in batches for y in batch["labels"]]))
 
-    def _fetch(self, root: Path, missing: list[str]) -> None:
-        if not self.download:
-            raise self._absent(root, missing, "Downloading is off (workload.download=false)")
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            # Every cell downloads into a folder of its own; whole files are then renamed into place.
-            with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as own, patience(TIMEOUT):
-                import_torchvision().datasets.CIFAR10(own, download=True)
-                (root / self.folder).mkdir(exist_ok=True)
-                for name in missing:
-                    (Path(own) / self.folder / name).replace(root / self.folder / name)
-        except (RuntimeError, OSError, EOFError, HTTPException) as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise self._absent(root, missing, f"The download failed: {reason}") from error
 
-    def _absent(self, root: Path, missing: list[str], reason: str) -> UserError:
-        # The remedy before the reason: summaries cut long lines.
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        return UserError(
-            f"no {missing[0]}{others} in {root / self.folder}: unpack cifar-10-python.tar.gz in data_dir, "
-            "or say where it is with data_dir=… or BENCH_DATA=…; workload=cifar10_synthetic needs no files. "
-            f"{reason}"
-        )
+def _download(folder: str) -> None:
+    import_torchvision().datasets.CIFAR10(folder, download=True)
 
 
 def _unpickle(path: Path, md5: str) -> dict[str, Any]:

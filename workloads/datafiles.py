@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,43 @@ def obtain(path: Path, url: str | None, sha256: str, advice: str) -> None:
         except (OSError, HTTPException, RuntimeError) as error:
             raise UserError(f"no {path}: {advice} ({_reason(error)})") from error
     check_file(path, sha256)
+
+
+def obtain_dataset(
+    root: Path, folder: Path, files: Iterable[str], download: Callable[[str], object] | None, advice: str
+) -> None:
+    """See that ``files`` are in ``folder``; have what is missing of them downloaded, as one data set.
+
+    Every cell downloads into a folder of its own; whole files are then renamed into place.
+
+    Args:
+        root: where data lies; ``folder`` is below it.
+        folder: where the files belong.
+        files: their names.
+        download: fetches the data set below the folder it is given, laid out as below ``root``; None where
+            downloading is off.
+        advice: how to get the files by hand, and what needs no files.
+
+    Raises:
+        UserError: when the files cannot be had.
+    """
+    missing = [name for name in files if not (folder / name).exists()]
+    if not missing:
+        return
+    # The remedy before the reason: summaries cut long lines.
+    others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    absent = f"no {missing[0]}{others} in {folder}: {advice}."
+    if download is None:
+        raise UserError(f"{absent} Downloading is off (workload.download=false)")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as own, patience(TIMEOUT):
+            download(own)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in missing:
+                (Path(own) / folder.relative_to(root) / name).replace(folder / name)
+    except (RuntimeError, OSError, EOFError, HTTPException) as error:
+        raise UserError(f"{absent} The download failed: {_reason(error)}") from error
 
 
 def fetch(path: Path, url: str | None, sha256: str) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from runner.errors import UserError
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.cnn_svm import CnnSvm
-from workloads.datafiles import TIMEOUT, check_file, patience
+from workloads.datafiles import check_file, obtain_dataset
 from workloads.torchvision_compat import import_torchvision
 
 SPLIT_SEED = 20240501  # of the split into training and validation; part of the workload
@@ -44,9 +41,11 @@ class IdxImages(TensorWorkload):
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`."""
         folder = root / self.dataset / "raw"
-        missing = [name for name in self.files if not (folder / name).exists()]
-        if missing:
-            self._fetch(root, folder, missing)
+        advice = (
+            f"put the unpacked {self.dataset} files there, or say where {self.dataset}/raw is with "
+            "data_dir=… or BENCH_DATA=…; workload=digits needs no files"
+        )
+        obtain_dataset(root, folder, self.files, self._download if self.download else None, advice)
         for name, sha256 in self.files.items():
             check_file(folder / name, sha256)
         images, labels = self._read(folder, "train")
@@ -64,29 +63,8 @@ class IdxImages(TensorWorkload):
         images = reader.read_image_file(str(folder / f"{part}-images-idx3-ubyte")).unsqueeze(1)
         return images, reader.read_label_file(str(folder / f"{part}-labels-idx1-ubyte"))
 
-    def _fetch(self, root: Path, folder: Path, missing: list[str]) -> None:
-        if not self.download:
-            raise self._absent(folder, missing, "Downloading is off (workload.download=false)")
-        dataset = getattr(import_torchvision().datasets, self.dataset)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            # Every cell downloads into a folder of its own; whole files are then renamed into place.
-            with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as own, patience(TIMEOUT):
-                dataset(own, download=True)
-                folder.mkdir(parents=True, exist_ok=True)
-                for name in missing:
-                    (Path(own) / self.dataset / "raw" / name).replace(folder / name)
-        except (RuntimeError, OSError, EOFError, HTTPException) as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise self._absent(folder, missing, f"The download failed: {reason}") from error
-
-    def _absent(self, folder: Path, missing: list[str], reason: str) -> UserError:
-        # The remedy before the reason: summaries cut long lines.
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        return UserError(
-            f"no {missing[0]}{others} in {folder}: put the unpacked {self.dataset} files there, or say where "
-            f"{self.dataset}/raw is with data_dir=… or BENCH_DATA=…; workload=digits needs no files. {reason}"
-        )
+    def _download(self, folder: str) -> None:
+        getattr(import_torchvision().datasets, self.dataset)(folder, download=True)
 
 
 class Mnist(IdxImages):
