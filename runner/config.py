@@ -6,26 +6,31 @@ A worker reads only what comes out of here, so editing ``conf/`` never changes a
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import labels, presets, search, values
+from runner import labels, presets, resources, search, values
+from runner.composer import Composer, composer, target_key
 from runner.errors import UserError, nearest
-from runner.paths import CONF
+from runner.overrides import cell_overrides, name_of, without_null
+
+__all__ = [
+    "algorithm_names", "cell_overrides", "compose", "explained", "free_cores", "hydra_ready",
+    "register_resolvers", "resolve_device", "without_null", "workload_names",
+]  # fmt: skip
 
 NOT_TRAINING = ("search_space", "bounds")
+# How a grid runs: never part of a cell.
+GRID_KEYS = (
+    "grid", "dry_run", "workers", "per_gpu", "cells_per_task", "minutes_per_task", "wait", "then",
+)  # fmt: skip
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, Any]:
@@ -34,9 +39,9 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[
     Raises:
         UserError: for an unknown name or key (with the nearest known ones), or a bad value.
     """
-    with explained(config_dirs, overrides), hydra_ready(config_dirs):
-        cfg, choices = _compose(tuple(cell_overrides(overrides)))
-        return finish(cfg, choices)
+    wanted = cell_overrides(overrides)
+    with explained(config_dirs, wanted), hydra_ready(config_dirs) as using:
+        return _finished(using, wanted)
 
 
 def algorithm_names() -> list[str]:
@@ -49,42 +54,32 @@ def workload_names() -> list[str]:
     return list(presets.workloads())
 
 
-def cell_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides that concern the cell itself, without those that configure Hydra."""
-    return [without_null(o) for o in overrides if not o.lstrip("+~").startswith("hydra")]
-
-
-def without_null(override: str) -> str:
-    """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``."""
-    return re.sub(r"^(algorithm/\w+)=(null|None)?$", r"~\1", override)
-
-
-def finish(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Resolve, check, label and complete a composed config."""
-    config: dict[str, Any] = _plain(cfg)
-    default = _baseline(choices)
+def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
+    """Resolve, check, label and complete a config."""
+    config, files = using.config(overrides)
+    default = using.baseline(overrides, files)
+    needs = resources.take(config, default)
     values.check(config, default)
     changed = values.changed(config, default)
-    config["label"] = config["label"] or labels.algorithm_label(choices, _preset_choices(choices), changed)
-    _name_workload(config, changed)
-    space = search.spaces(config["algorithm"])
-    config["search_space"] = space
-    if config["trial"] > 0:
-        point = search.point(space, config["study"], config["trial"])
-        search.put(config["algorithm"], {k: v for k, v in point.items() if f"algorithm.{k}" not in changed})
-    config["algorithm"] = _without(config["algorithm"], NOT_TRAINING)
+    preset = using.preset_choices(using.split(overrides)[0], files)
+    config["label"] = config["label"] or labels.algorithm_label(files.choices, preset, changed)
+    _name_workload(config, changed, files.targets)
+    ruleset = config.pop("ruleset", {})
+    _set_trial(config, changed, ruleset.get("sequence", search.SCRAMBLED))
     config["targets"] = config["targets"].get("version")
-    return _placed(config)
+    config["ruleset"] = files.choices.get("ruleset") if ruleset else None
+    _place(config, ruleset.get("budget_factor", 1))
+    config["resources"] = resources.completed(needs, config, ruleset.get("budget_factor", 1))
+    return {key: value for key, value in config.items() if key not in GRID_KEYS}
 
 
-def _name_workload(config: dict[str, Any], changed: Mapping[str, Any]) -> None:
+def _name_workload(config: dict[str, Any], changed: Mapping[str, Any], targets: Mapping[str, Any]) -> None:
     """Name and label of the workload, and the target of a variant: its own, or none."""
     workload = config["workload"]
     name = workload["name"] = labels.workload_name(workload)
     config["workload_label"] = labels.workload_label(name, changed)
     other = labels.other_problem(changed)
-    key = labels.workload_label(name, other) if other else _target_key(name, workload)
-    entry = config["targets"].get("values", {}).get(key)
+    entry = targets.get(labels.workload_label(name, other) if other else target_key(name, workload))
     if "workload.target" in changed:
         entry = None
     elif other:
@@ -92,15 +87,26 @@ def _name_workload(config: dict[str, Any], changed: Mapping[str, Any]) -> None:
     config["provisional"] = bool(entry and entry.get("provisional"))
 
 
-def _placed(config: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what depends on the machine: device, threads, limits."""
+def _set_trial(config: dict[str, Any], changed: Mapping[str, Any], sequence: str) -> None:
+    """Put the trial's point of the search space in; what the user set stays."""
+    space = config["search_space"] = search.spaces(config["algorithm"])
+    if config["trial"] > 0:
+        point = search.point(space, config["study"], config["trial"], sequence)
+        search.put(config["algorithm"], {k: v for k, v in point.items() if f"algorithm.{k}" not in changed})
+    config["algorithm"] = _without(config["algorithm"], NOT_TRAINING)
+
+
+def _place(config: dict[str, Any], budget_factor: float) -> None:
+    """Fill in what depends on the machine and the ruleset: device, threads, limits."""
     workload = config["workload"]
     config["device"] = resolve_device(config["device"])
     config["threads"] = config["threads"] or workload.pop("threads", None) or free_cores()
     workload.pop("threads", None)
     limit = workload.pop("max_seconds", None)
+    if budget_factor != 1:
+        workload["budget_samples"] = round(workload["budget_samples"] * budget_factor)
+        limit = None if limit is None else limit * budget_factor
     config["max_seconds"] = limit if config["max_seconds"] is None else config["max_seconds"]
-    return config
 
 
 def free_cores() -> int:
@@ -120,49 +126,27 @@ def resolve_device(device: str) -> str:
     return "cuda" if visible and not hidden and "+cpu" not in version("torch") else "cpu"
 
 
+def _without(tree: Any, keys: Sequence[str]) -> Any:
+    if isinstance(tree, dict):
+        return {k: _without(v, keys) for k, v in tree.items() if k not in keys}
+    return tree
+
+
 # -- Hydra -------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def hydra_ready(config_dirs: Sequence[Path] = ()) -> Iterator[None]:
-    """Use the Hydra that runs already, or one of our own that reads ``conf/`` (and ``config_dirs``)."""
+def hydra_ready(config_dirs: Sequence[Path] = ()) -> Iterator[Composer]:
+    """Keep what many cells share: inside, changes of ``conf/`` and of the environment are not seen."""
     register_resolvers()
-    if GlobalHydra.instance().is_initialized():
-        yield
-        return
-    from hydra import initialize_config_dir
-
-    presets.register(config_dirs)
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3", job_name="runner"):
-        global _searchpath
-        _searchpath = tuple(str(Path(d).resolve()) for d in config_dirs)
-        try:
-            yield
-        finally:
-            _searchpath = ()
-
-
-_searchpath: tuple[str, ...] = ()
+    with composer(config_dirs) as using:
+        yield using
 
 
 def register_resolvers() -> None:
-    """``${target:}`` is the target of the workload it stands in, ``${call:a.b.c}`` what ``a.b.c()`` returns,
-    ``${runner_help:}`` the help text.
-    """
-    OmegaConf.register_new_resolver("target", _target, replace=True)
+    """``${call:a.b.c}`` is what ``a.b.c()`` returns, ``${runner_help:}`` the help text."""
     OmegaConf.register_new_resolver("call", _call, replace=True)
     OmegaConf.register_new_resolver("runner_help", _help, replace=True)
-
-
-def _target(*, _parent_: DictConfig, _root_: DictConfig) -> float | None:
-    entry = _root_.targets.get("values", {}).get(_target_key(_parent_.name, _parent_))
-    return None if entry is None else entry.target
-
-
-def _target_key(name: str, workload: Mapping[Any, Any]) -> str:
-    # Data that differs between installations says which it is; a target belongs to one of them.
-    data = workload.get("data_id")
-    return name if data is None else f"{name}@{data}"
 
 
 def _call(function: str) -> Any:
@@ -175,82 +159,6 @@ def _help() -> str:
     from runner.help import text
 
     return text()
-
-
-def _compose(overrides: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
-    """Config and choice of files. Files are composed once per choice; changed keys go on top of a copy."""
-    groups = tuple(o for o in overrides if _is_group(o))
-    cfg, choices = _compose_files(groups, _searchpath, _stamp())
-    cfg = copy.deepcopy(cfg)
-    keys = [o for o in overrides if not _is_group(o)]
-    # What Hydra itself does behind its defaults list, and so with its grammar and its errors.
-    parsed = OverridesParser.create().parse_overrides(keys)
-    sweeps = [str(o.input_line) for o in parsed if o.is_sweep_override()]
-    if sweeps:
-        raise UserError(f"{sweeps[0]}: add -m to sweep over it, or write [a,b] for a list")
-    ConfigLoaderImpl._apply_overrides_to_config(parsed, cfg)
-    return cfg, dict(choices)
-
-
-@functools.lru_cache(maxsize=1024)
-def _compose_files(
-    groups: tuple[str, ...], searchpath: tuple[str, ...], _stamp: float
-) -> tuple[DictConfig, dict[str, str]]:
-    import hydra
-
-    extra = [f"hydra.searchpath=[{','.join(f'file://{d}' for d in searchpath)}]"] if searchpath else []
-    cfg = hydra.compose("config", overrides=[*groups, *extra], return_hydra_config=True)
-    choices = {k: str(v) for k, v in cfg.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
-    # Hydra leaves out lists: algorithm/transform=[clip_norm,perpgrad].
-    choices |= {k.lstrip("+"): v for k, _, v in (o.partition("=") for o in groups) if v.startswith("[")}
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg, choices
-
-
-def _is_group(override: str) -> bool:
-    key = override.lstrip("+~").partition("=")[0]
-    return "/" in key or any((Path(base) / key).is_dir() for base in (CONF, *_searchpath) if key)
-
-
-def _stamp() -> float:
-    """Changes whenever a config file does: a notebook sees an edited YAML at the next call."""
-    files = [p for base in (CONF, *map(Path, _searchpath)) for p in base.rglob("*.yaml")]
-    return max((p.stat().st_mtime for p in files), default=0.0) + len(files)
-
-
-def _baseline(choices: Mapping[str, str]) -> dict[str, Any]:
-    """The same choice of files without any changed key: what types are held against."""
-    picked = {
-        group: choice for group, choice in choices.items() if choice != "None" and group not in _SHAPING
-    }
-    dropped = [
-        f"~{g}" for g, choice in _preset_choices(picked).items() if choice != "None" and g not in picked
-    ]
-    cfg, _ = _compose((*(f"{group}={choice}" for group, choice in sorted(picked.items())), *dropped))
-    return _plain(cfg)
-
-
-_SHAPING = ("experiment",)  # groups that set keys rather than add a part
-
-
-def _preset_choices(choices: Mapping[str, str]) -> dict[str, str]:
-    return _compose((f"algorithm={choices['algorithm']}",))[1]
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    config = {str(key): value for key, value in plain.items()}
-    # A part left at null is absent, and so leaves no trace in the cell's id.
-    config["algorithm"] = {k: v for k, v in config["algorithm"].items() if v is not None}
-    return config
-
-
-def _without(tree: Any, keys: Sequence[str]) -> Any:
-    if isinstance(tree, dict):
-        return {k: _without(v, keys) for k, v in tree.items() if k not in keys}
-    return tree
 
 
 # -- errors ------------------------------------------------------------------------------------------
@@ -267,6 +175,10 @@ def explained(config_dirs: Sequence[Path] = (), overrides: Sequence[str] = ()) -
         raise UserError(_unknown_key(error, config_dirs, overrides)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_line(error)) from error
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        raise UserError(_first_line(error)) from error  # algorithm=3
 
 
 def _unknown_name(error: MissingConfigException) -> str:
@@ -281,16 +193,35 @@ def _unknown_key(
     found = re.match(r"Could not override '([^']+)'", str(error))
     if found is None:
         return _first_line(error)
-    key = found[1]
+    return unknown_key(found[1], overrides, config_dirs)
+
+
+def unknown_key(key: str, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> str:
+    """What to say of a key or group that is none in the config of ``overrides``."""
     if "/" in key or key in ("optimizer", "loss", "schedule"):
         groups = {f"algorithm/{path.parent.name}" for _, path in presets.parts(config_dirs)}
-        return f"unknown group {key!r}: {nearest(key, groups | {'algorithm', 'workload', 'log', 'targets'})}"
-    with hydra_ready(config_dirs):
-        cfg, _ = _compose(tuple(o for o in cell_overrides(overrides) if _is_group(o)))
-    keys = values.flatten(_plain(cfg))
+        groups |= {"algorithm", "workload", "log", "targets", "ruleset"}
+        return f"unknown group {key!r}: {nearest(key, groups)}"
+    if key.startswith("hydra.launcher."):
+        return f"unknown key {key!r}: {nearest(key, _launcher_keys(overrides))}"
+    with hydra_ready(config_dirs) as using:
+        config, _ = using.config([o for o in cell_overrides(overrides) if using.is_group(name_of(o))])
+    if key.startswith("ruleset.") and "ruleset" not in config:
+        rulesets = [f"ruleset={name}" for name in presets.listed("ruleset", config_dirs)]
+        return f"unknown key {key!r}: choose a ruleset first: {', '.join(rulesets)}"
+    keys = values.flatten(config)
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]
     return f"unknown key {key!r}: {nearest(key, siblings or keys)}"
+
+
+def _launcher_keys(overrides: Sequence[str]) -> list[str]:
+    """Options of the launcher that was chosen."""
+    from hydra.core.config_store import ConfigStore
+
+    name = next((o.partition("=")[2] for o in overrides if o.startswith("hydra/launcher=")), "local")
+    node = ConfigStore.instance().repo["hydra"]["launcher"].get(f"{name}.yaml")
+    return [f"hydra.launcher.{key}" for key in node.node if key != "_target_"] if node else []
 
 
 def _first_line(error: Exception) -> str:

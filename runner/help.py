@@ -12,6 +12,8 @@ Train a training algorithm on a workload under a fair clock, and say when it rea
 
   python -m runner algorithm=lion workload=digits                    one run
   python -m runner -m algorithm=lion,adamw study=0,1,2               a grid
+  python -m runner -m algorithm=lion ruleset=external_tuning         3 studies of 5 trials
+  python -m runner -m +experiment=linked dry_run=true                a grid's plan, and no run
   python -m runner algorithm=lion algorithm.optimizer.lr=3e-4        another hyperparameter
   python -m runner algorithm=adamw algorithm/loss=label_smoothing    another part
   python -m runner.score results/default                             the leaderboard
@@ -22,7 +24,9 @@ Train a training algorithm on a workload under a fair clock, and say when it rea
 TAIL = """\
 Parts go into any algorithm: algorithm/<kind>=<name>; algorithm/<kind>=null takes one out.
 Keys: name results_dir data_dir study trial label stop_at_target max_seconds
-      checkpoint_every keep_checkpoint device threads log isolate
+      checkpoint_every keep_checkpoint device threads log
+How a grid runs: hydra/launcher=inline|local|slurm dry_run workers per_gpu then grid ruleset.studies
+      ruleset.trials ruleset.sequence; on SLURM cells_per_task minutes_per_task wait hydra.launcher.*
 `--cfg job` prints the composed config, `--hydra-help` Hydra's own flags.
 """
 
@@ -31,7 +35,11 @@ def text() -> str:
     """The whole help text, for the width of the terminal."""
     width = min(shutil.get_terminal_size((80, 24)).columns, 110)
     sections = [HEAD, _table("workload=", presets.workloads(), width)]
-    sections += [_table("algorithm=", presets.algorithms(), width), TAIL]
+    sections += [_table("algorithm=", presets.algorithms(), width)]
+    sections += [
+        _table(f"{key}=", presets.listed(key.lstrip("+")), width) for key in ("ruleset", "+experiment")
+    ]
+    sections += [TAIL]
     return "\n".join(sections)
 
 

@@ -55,7 +55,12 @@ def algorithms(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
 
 def workloads(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
     """Every name that ``workload=`` takes, with its one-line summary."""
-    return {path.stem: summary(path) for path in _yamls("workload", config_dirs)}
+    return listed("workload", config_dirs)
+
+
+def listed(group: str, config_dirs: Sequence[Path] = ()) -> dict[str, str]:
+    """Every file of a group of ``conf/``, by name, with its one-line summary."""
+    return {path.stem: summary(path) for path in _yamls(group, config_dirs)}
 
 
 def embedded(config_dirs: Sequence[Path] = ()) -> list[str]:

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,25 @@ ENTRY = "runner.execute"  # what a worker runs
 def source_hashes(config: Mapping[str, Any]) -> dict[str, str]:
     """Module name -> hash, for every project module that the cell of this config imports, transitively."""
     # Where a cell logs to is no part of its numbers.
-    todo, found = [ENTRY, *targets({key: config.get(key) for key in ("algorithm", "workload")})], {}
+    roots = ENTRY, *targets({key: config.get(key) for key in ("algorithm", "workload")})
+    key = roots, tuple(sys.path)
+    known = _walked.get(key)
+    # A grid asks thousands of times for a few sets of roots: what was found stands while no file has changed.
+    if known is None or known[0] != _stamps(known[0]):
+        found = _walk(roots)
+        known = _walked[key] = _stamps(path for name in found if (path := module_file(name))), found
+    return dict(known[1])
+
+
+_walked: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[dict[Path, int], dict[str, str]]] = {}
+
+
+def _stamps(files: Iterable[Path]) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns if file.exists() else 0 for file in files}
+
+
+def _walk(roots: Iterable[str]) -> dict[str, str]:
+    todo, found = list(roots), {}
     while todo:
         name = todo.pop()
         if name in found:
@@ -56,15 +75,27 @@ def module_file(name: str) -> Path | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _find(name: str, _search_path: tuple[str, ...]) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):
-        return None
+def _find(name: str, search_path: tuple[str, ...]) -> Path | None:
+    spec = _spec(name, search_path)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     path = Path(spec.origin).resolve()
     return None if any(path.is_relative_to(root) for root in _installed()) else path
+
+
+@functools.lru_cache(maxsize=4096)
+def _spec(name: str, search_path: tuple[str, ...]) -> ModuleSpec | None:
+    """What would be imported; unlike importlib's own, this never imports the packages around it."""
+    parent = name.rpartition(".")[0]
+    try:
+        if not parent:
+            return importlib.util.find_spec(name)
+        above = _spec(parent, search_path)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        return PathFinder.find_spec(name, above.submodule_search_locations)
+    except (ImportError, ValueError, AttributeError):
+        return None
 
 
 @functools.lru_cache(maxsize=1)
@@ -114,6 +145,28 @@ def _strip_docstrings(tree: ast.AST) -> None:
             body = node.body
             if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
                 node.body = body[1:] or [ast.Pass()]
+
+
+_loaded: dict[str, str] = {}
+
+
+def loaded_hashes(config: Mapping[str, Any]) -> dict[str, str]:
+    """:func:`source_hashes` of what this process runs: a file edited since stays as it was first seen."""
+    return {name: _loaded.setdefault(name, value) for name, value in source_hashes(config).items()}
+
+
+def outdated(recorded: Mapping[str, str]) -> bool:
+    """Whether a module of those recorded says something else by now, or is gone.
+
+    A module that is imported only now needs no look: the module that imports it has changed.
+    """
+    return any(current(name) != value for name, value in recorded.items())
+
+
+def current(name: str) -> str | None:
+    """Hash of a project module as it is now; None where there is none."""
+    path = module_file(name)
+    return None if path is None else _read(path, name, path.stat().st_mtime_ns)[0]
 
 
 def changed_modules(before: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:

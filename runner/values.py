@@ -24,8 +24,21 @@ TOP: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "keep_checkpoint": ((bool,), None, "true or false"),
     "warmup_steps": ((int,), (0, INF, ""), "an integer of at least 0"),
     "threads": ((int, type(None)), (1, INF, ""), "an integer of at least 1, or null"),
-    "isolate": ((bool,), None, "true or false"),
+    "dry_run": ((bool,), None, "true or false"),
+    "workers": ((int, type(None)), (1, INF, ""), "an integer of at least 1, or null"),
+    "per_gpu": ((int,), (1, INF, ""), "an integer of at least 1"),
+    "cells_per_task": ((int, type(None)), (1, INF, ""), "an integer of at least 1, or null"),
+    "minutes_per_task": ((int, float), (POSITIVE, INF, ""), "minutes above 0"),
+    "wait": ((bool,), None, "true or false"),
 }
+RULESET: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
+    "studies": ((int,), (1, INF, ""), "an integer of at least 1"),
+    "trials": ((int,), (1, INF, ""), "an integer of at least 1"),
+    "first_trial": ((int,), (0, INF, ""), "an integer of at least 0"),
+    "budget_factor": ((int, float), (POSITIVE, INF, ""), "a number above 0"),
+}
+SEQUENCES = ("scrambled", "algoperf")  # runner.search knows them
+FOLLOW_UPS = ("score", None)
 DEVICES = ("auto", "cpu", "cuda")
 NULLABLE = ("target",)  # may be taken away where the default has one
 
@@ -56,13 +69,29 @@ def check(config: Mapping[str, Any], default: Mapping[str, Any]) -> None:
         UserError: which key, what it got, what it wants.
     """
     _check_top(config)
-    known = flatten(default)
-    for key, value in flatten(config).items():
+    check_ruleset(config.get("ruleset"))
+    known, flat = flatten(default), flatten(config)
+    for key, value in flat.items():
         if not key.startswith(("algorithm.", "workload.")) or ".search_space." in key or ".bounds." in key:
             continue
         if key in known:
             _check_type(key, value, known[key])
-        _check_range(key, value, _range(key, config))
+        _check_range(key, value, _range(key, flat))
+
+
+def check_ruleset(ruleset: Mapping[str, Any] | None) -> None:
+    """Hold a ruleset's values against what they may be.
+
+    Raises:
+        UserError: which key, what it got, what it wants.
+    """
+    if ruleset is None:
+        return
+    if not isinstance(ruleset, Mapping):
+        raise _bad("ruleset", ruleset, "the name of a file in conf/ruleset")
+    _check_each(ruleset, RULESET, "ruleset.")
+    if ruleset.get("sequence") not in SEQUENCES:
+        raise _bad("ruleset.sequence", ruleset.get("sequence"), f"one of {', '.join(SEQUENCES)}")
 
 
 def changed(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,24 +109,34 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{path}.")
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{path}."))
         else:
             flat[path] = value
     return flat
 
 
 def _check_top(config: Mapping[str, Any]) -> None:
-    for key, (types, limits, wants) in TOP.items():
-        value = config.get(key)
-        right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-        if not right or (limits and value is not None and not limits[0] <= value <= limits[1]):
-            raise _bad(key, value, wants)
+    _check_each(config, TOP)
+    if config.get("then") not in FOLLOW_UPS:
+        raise _bad("then", config["then"], "score, or null")
     if config["device"] not in DEVICES:
         raise _bad("device", config["device"], f"one of {', '.join(DEVICES)}")
     name = config["name"]
     if not name or name.startswith((".", "/")) or ".." in name.split("/"):
         raise _bad("name", name, "a folder name that stays under results_dir")
+
+
+def _check_each(
+    config: Mapping[str, Any],
+    wanted: Mapping[str, tuple[tuple[type, ...], Range | None, str]],
+    prefix: str = "",
+) -> None:
+    for key, (types, limits, wants) in wanted.items():
+        value = config.get(key)
+        right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+        if not right or (limits and value is not None and not limits[0] <= value <= limits[1]):
+            raise _bad(f"{prefix}{key}", value, wants)
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
@@ -121,9 +160,9 @@ def _check_type(key: str, value: Any, default: Any) -> None:
         raise _bad(key, value, wants)
 
 
-def _range(key: str, config: Mapping[str, Any]) -> Range | None:
+def _range(key: str, flat: Mapping[str, Any]) -> Range | None:
     part, _, name = key.rpartition(".")
-    own = flatten(config).get(f"{part}.bounds.{name}")
+    own = flat.get(f"{part}.bounds.{name}")
     if own is not None:
         return own[0], own[1], f"a number from {own[0]} to {own[1]}"
     return RANGES.get(name)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 from pathlib import Path
 
 import pytest
 
-from runner import search
 from runner.cell import identity
-from runner.config import algorithm_names, compose, workload_names
+from runner.config import algorithm_names, compose, hydra_ready, workload_names
 from runner.errors import UserError
 from runner.presets import implied
 
@@ -46,6 +45,18 @@ from runner.presets import implied
         (["study=0,1"], r"add -m to sweep over it"),
         (["study=1 =="], r"mismatched input"),
         (["log=tensorboard"], r"unknown log 'tensorboard'"),
+        (["workers=0"], r"workers: got 0, wants an integer of at least 1, or null"),
+        (["per_gpu=null"], r"per_gpu: got null, wants an integer of at least 1"),
+        (["cells_per_task=1.5"], r"cells_per_task: got 1.5, wants"),
+        (["minutes_per_task=0"], r"minutes_per_task: got 0, wants minutes above 0"),
+        (["dry_run=maybe"], r"dry_run: got 'maybe', wants true or false"),
+        (["wait=1"], r"wait: got 1, wants true or false"),
+        (["then=dance"], r"then: got 'dance', wants score, or null"),
+        (["algorithm=3"], r"Config group override must be a string"),
+        (["workload.resources.minutes=0"], r"workload.resources.minutes: got 0, wants a number above 0"),
+        (["workload.resources.gpus=all"], r"workload.resources.gpus: got 'all', wants an integer"),
+        (["workload.resources.hours=1"], r"unknown key 'workload.resources.hours'"),
+        (["algorithm=sam", "algorithm.estimator.time_factor=x"], r"time_factor: got 'x', wants a number"),
     ],
 )  # fmt: skip
 def test_bad_input_says_what_and_what_instead(overrides: list[str], message: str) -> None:
@@ -104,13 +115,88 @@ def test_labels_name_what_was_changed(overrides: list[str], label: str, workload
 def test_identity_covers_what_matters_and_nothing_else(tmp_path: Path) -> None:
     base = identity(compose([]))
     for same in (["name=x"], [f"results_dir={tmp_path}"], ["data_dir=y"], ["checkpoint_every=1"], ["label=l"],
-                 ["keep_checkpoint=true"], ["isolate=false"]):  # fmt: skip
+                 ["keep_checkpoint=true"], ["workers=2"], ["per_gpu=3"], ["dry_run=true"],
+                 ["wait=true"], ["then=score"], ["cells_per_task=4"], ["minutes_per_task=5"],
+                 ["grid=[{study:3}]"], ["ruleset=external_tuning"],
+                 ["workload.resources.minutes=7"]):  # fmt: skip
         assert identity(compose(same)) == base, same
     others = [["study=1"], ["trial=1"], ["algorithm.optimizer.lr=2e-3"], ["workload=breast_cancer"],
               ["workload.precision=bf16"], ["threads=2"], ["stop_at_target=false"], ["workload.target=0.5"],
               ["algorithm/schedule=null"]]  # fmt: skip
     ids = [identity(compose(other)) for other in others]
     assert len({base, *ids}) == len(others) + 1
+
+
+def test_hardware_needs_and_time_factors_are_in_no_label(tmp_path: Path) -> None:
+    overrides = [
+        "workload.resources.minutes=7",
+        "algorithm/estimator=sam",
+        "algorithm.estimator.time_factor=3",
+    ]
+    config = compose(overrides)
+    assert (config["label"], config["workload_label"]) == ("adamw+sam", "digits")
+    assert "resources" not in config["workload"] and "time_factor" not in config["algorithm"]["estimator"]
+
+
+def test_the_environment_is_read_anew_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_DATA", "one")
+    assert compose([])["data_dir"] == "one"
+    monkeypatch.setenv("BENCH_DATA", "two")
+    assert compose([])["data_dir"] == "two"
+
+
+def test_an_edited_file_is_seen_by_the_next_call_and_not_before(tmp_path: Path) -> None:
+    file = tmp_path / "algorithm" / "optimizer" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# x\n_target_: torch.optim.SGD\nlr: 0.1\n")
+    with hydra_ready([tmp_path]):
+        assert compose(["algorithm=mine"], [tmp_path])["algorithm"]["optimizer"]["lr"] == 0.1
+        file.write_text("# x\n_target_: torch.optim.SGD\nlr: 0.25\n")
+        os.utime(file, (2e9, 2e9))
+        assert compose(["algorithm=mine"], [tmp_path])["algorithm"]["optimizer"]["lr"] == 0.1
+    assert compose(["algorithm=mine"], [tmp_path])["algorithm"]["optimizer"]["lr"] == 0.25
+
+
+@pytest.mark.parametrize("shared", [["algorithm=lion", "study=1"], ["+experiment=demo", "workload=digits"]])
+def test_cells_that_share_files_share_nothing_else(shared: list[str]) -> None:
+    others = [
+        ["trial=1"],
+        ["trial=2"],
+        ["algorithm.schedule.warmup=0.2"],
+        ["~algorithm/schedule"],
+        ["label=x"],
+    ]
+    alone = [compose([*shared, *other]) for other in others]
+    with hydra_ready():
+        forth = [compose([*shared, *other]) for other in others]
+        back = [compose([*shared, *other]) for other in reversed(others)]
+    assert alone == forth == back[::-1]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "label"),
+    [
+        ("algorithm: {optimizer: {lr: 0.5}}", "adamw[lr=0.5]"),
+        ("defaults: [override /algorithm: lion, _self_]", "lion"),
+        ("defaults: [override /algorithm/loss: label_smoothing]", "adamw+label_smoothing"),
+    ],
+)
+def test_a_label_names_what_an_experiment_changes(tmp_path: Path, yaml: str, label: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{yaml}\n")
+    assert compose(["+experiment=mine"], [tmp_path])["label"] == label
+
+
+def test_a_value_made_from_the_study_follows_it(tmp_path: Path) -> None:
+    file = tmp_path / "algorithm" / "optimizer" / "drifting.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# x\n_target_: torch.optim.SGD\nlr: ${study}\n")
+    with hydra_ready([tmp_path]):
+        lrs = [
+            compose(["algorithm=drifting", f"study={s}"], [tmp_path])["algorithm"]["optimizer"]["lr"]
+            for s in (1, 2)
+        ]
+    assert lrs == [1, 2]
 
 
 def test_the_resolved_config_holds_no_search_space_and_no_target_table() -> None:
@@ -128,30 +214,6 @@ def test_trials_are_points_of_the_search_space_and_overrides_win() -> None:
     assert config["label"] == "adamw"
     fixed = compose(["trial=3", "study=1", "algorithm.optimizer.lr=0.5"])
     assert fixed["algorithm"]["optimizer"]["lr"] == 0.5
-
-
-def test_trial_points_are_computed_alone_and_studies_share_none() -> None:
-    space = {"lr": {"min": 1e-4, "max": 1.0, "scale": "log"}, "wd": {"min": 0, "max": 1, "scale": "linear"}}
-    points = {(s, t): search.point(space, s, t) for s, t in itertools.product(range(3), range(1, 9))}
-    assert len({tuple(p.values()) for p in points.values()}) == len(points)
-    assert points[2, 5] == search.point(space, 2, 5)
-    # Low discrepancy: of eight points, four lie in each half of the log range, give or take one.
-    low = sum(points[0, t]["lr"] < 1e-2 for t in range(1, 9))
-    assert 3 <= low <= 5
-
-
-def test_choices_and_bad_spaces() -> None:
-    space = {"b": {"choices": [[0.9, 0.99], [0.9, 0.999]]}}
-    seen = {tuple(search.point(space, 0, t)["b"]) for t in range(1, 9)}
-    assert seen == {(0.9, 0.99), (0.9, 0.999)}
-    with pytest.raises(UserError, match="scale: got 'cubic'"):
-        search.point({"lr": {"min": 1, "max": 2, "scale": "cubic"}}, 0, 1)
-    with pytest.raises(UserError, match="'max' is missing"):
-        search.point({"lr": {"min": 1}}, 0, 1)
-    with pytest.raises(UserError, match="no search space"):
-        search.point({}, 0, 1)
-    searched = {"optimizer": {"search_space": {"lr": {"min": 1, "max": 2}, "betas": None}}}
-    assert set(search.spaces(searched)) == {"optimizer.lr"}
 
 
 def test_every_part_is_a_preset_of_its_own_name() -> None:

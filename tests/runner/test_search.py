@@ -1,0 +1,100 @@
+"""Trial points: known numbers, low discrepancy, and spaces that are none."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from runner import search
+from runner.errors import UserError
+
+LR_WD = {"lr": {"min": 1e-4, "max": 1.0, "scale": "log"}, "wd": {"min": 0, "max": 1, "scale": "linear"}}
+
+
+def test_points_of_the_textbook() -> None:
+    points = [
+        (search.radical_inverse(i, 3, range(3)), search.radical_inverse(i, 5, range(5))) for i in range(1, 5)
+    ]
+    assert points == [pytest.approx(p) for p in ((1 / 3, 0.2), (2 / 3, 0.4), (1 / 9, 0.6), (4 / 9, 0.8))]
+
+
+def test_points_of_algoperf() -> None:
+    # Made with mlcommons/algorithmic-efficiency's halton.py, two dimensions, before its shuffle.
+    known = [(0.2739744373, 0.2861242773), (0.9911667058, 0.8300193328), (0.2302307954, 0.3607963257)]
+    assert [search.algoperf(2, i) for i in (1, 2, 3)] == [pytest.approx(p, abs=1e-10) for p in known]
+
+
+def test_our_points_stay_where_they_are() -> None:
+    # Results hold them: a change here would make every tuned cell another one.
+    assert search.scrambled(2, 3) == pytest.approx([0.25145534639926137, 0.3963766931877095], abs=1e-12)
+    assert search.scrambled(3, 2005) == pytest.approx(
+        [0.17088894014926137, 0.9295271275727118, 0.14765397834320262], abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("sequence", ["scrambled", "algoperf"])
+def test_points_are_computed_alone_and_studies_share_none(sequence: str) -> None:
+    def point(study: int, trial: int) -> dict[str, Any]:
+        return search.point(LR_WD, study, trial, sequence)
+
+    points = {(s, t): point(s, t) for s, t in itertools.product(range(4), range(1, 26))}
+    assert len({tuple(p.values()) for p in points.values()}) == len(points)
+    assert points[2, 5] == point(2, 5)
+    assert all(1e-4 <= p["lr"] <= 1 and 0 <= p["wd"] <= 1 for p in points.values())
+
+
+def test_our_points_fill_the_space_evenly() -> None:
+    low = sum(search.point(LR_WD, 0, t)["lr"] < 1e-2 for t in range(1, 9))
+    assert 3 <= low <= 5  # of eight points, four in each half of the log range, give or take one
+
+
+@pytest.mark.parametrize(
+    ("u", "choice"), [(0.0, "a"), (0.3333, "a"), (0.3334, "b"), (0.999, "c"), (1.0, "c")]
+)
+def test_choices_are_equal_shares(monkeypatch: pytest.MonkeyPatch, u: float, choice: str) -> None:
+    monkeypatch.setitem(search.SEQUENCES, "scrambled", lambda dimensions, index: [u] * dimensions)
+    assert search.point({"b": {"choices": ["a", "b", "c"]}}, 0, 1) == {"b": choice}
+
+
+def test_a_choice_may_be_a_list() -> None:
+    space = {"b": {"choices": [[0.9, 0.99], [0.9, 0.999]]}}
+    assert {tuple(search.point(space, 0, t)["b"]) for t in range(1, 9)} == {(0.9, 0.99), (0.9, 0.999)}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"min": 1, "max": 2, "scale": "cubic"}, r"lr\.scale: got 'cubic', wants linear or log"),
+        ({"min": 1}, r"lr: wants min and max, or choices; 'max' is missing"),
+        ({"min": 2, "max": 2}, r"lr: got min 2 and max 2, wants min < max"),
+        ({"min": 3, "max": 2, "scale": "log"}, r"wants min < max"),
+        ({"min": 0, "max": 2, "scale": "log"}, r"lr\.min: got 0, wants a number above 0 on a log scale"),
+        ({"min": "a", "max": 2}, r"lr\.min: got 'a', wants a number"),
+        ({"min": float("nan"), "max": 2}, r"lr\.min: got nan, wants a number"),
+        ({"min": 1, "max": 2, "scaling": "log"}, r"lr: unknown key 'scaling': did you mean scale"),
+        ({"choices": []}, r"lr\.choices: got \[\], wants a list of values"),
+        ({"choices": 3}, r"lr\.choices: got 3, wants a list of values"),
+        (0.1, r"lr: got 0.1, wants min and max, or choices"),
+    ],
+)
+def test_a_space_that_is_none_is_refused_in_one_line(entry: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        search.spaces({"optimizer": {"search_space": {"lr": entry}}})
+    assert str(caught.value).startswith("search_space.optimizer.lr") and "\n" not in str(caught.value)
+
+
+def test_a_null_takes_a_hyperparameter_out_and_choices_narrow_a_range() -> None:
+    space = {"lr": {"min": 1, "max": 2, "choices": [7]}, "betas": None}
+    found = search.spaces({"optimizer": {"search_space": space}})
+    assert set(found) == {"optimizer.lr"} and search.point(found, 0, 1) == {"optimizer.lr": 7}
+
+
+def test_nothing_to_search() -> None:
+    with pytest.raises(UserError, match="no search space"):
+        search.point({}, 0, 1)
+    with pytest.raises(UserError, match="trial: got 1000, wants an integer from 0 to 999"):
+        search.point(LR_WD, 0, 1000)
+    with pytest.raises(UserError, match="got 200 hyperparameters, wants at most 166"):
+        search.algoperf(200, 1)
