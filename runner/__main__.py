@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner import presets
 from runner.config import explained, register_resolvers, without_null
@@ -23,12 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when every cell is done or diverged, 1 when one failed, 2 for bad input, 130 after Ctrl-C.
     """
     arguments = [without_null(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    config_dirs = extra_config_dirs(arguments)
+    sys.argv = ["python -m runner", *arguments]
     try:
-        with explained(config_dirs):
+        with explained(config_dirs(), [a for a in arguments if "=" in a and not a.startswith("-")]):
             register_resolvers()
-            presets.register(config_dirs)
-            _hydra(arguments, config_dirs)
+            presets.register(config_dirs())
+            _hydra()
     except UserError as error:
         Display.error(str(error))
         return 2
@@ -39,21 +39,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _hydra(arguments: Sequence[str], config_dirs: Sequence[Path]) -> None:
+def _hydra() -> None:
     import hydra
-    from hydra.core.hydra_config import HydraConfig
 
     # Hydra otherwise prints its own multi-line message and exits with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["python -m runner", *arguments]
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
-    def run(_cfg: DictConfig) -> None:
-        from runner.grid import run_grid
-
-        raise SystemExit(run_grid([list(HydraConfig.get().overrides.task)], config_dirs))
+    def run(cfg: DictConfig) -> None:
+        _launch(cfg)
 
     run()
+
+
+def _launch(cfg: DictConfig) -> None:
+    """Without ``-m`` Hydra starts no launcher: one override list is a grid, too."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    hydra = HydraConfig.get()
+    with open_dict(cfg):
+        cfg.hydra = {"launcher": OmegaConf.to_container(hydra.launcher, resolve=False)}
+    instantiate(cfg.hydra["launcher"]).launch([list(hydra.overrides.task)], 0)
+
+
+def config_dirs() -> list[Path]:
+    """Those of this process's command line; see :func:`extra_config_dirs`."""
+    return extra_config_dirs(sys.argv[1:])
 
 
 def extra_config_dirs(arguments: Sequence[str]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from runner.config import compose
 from runner.errors import UserError
 from runner.files import write_json
 from runner.labels import UNNAMED, slug
+from runner.lock import Lock, holder
 from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
 
 # Where a cell logs to and where it runs does not change what it computes.
 NOT_IDENTITY = (
     "name", "results_dir", "data_dir", "label", "workload_label", "log", "checkpoint_every",
-    "keep_checkpoint", "isolate", "search_space", "id", "provisional",
+    "keep_checkpoint", "search_space", "id", "provisional", "resources", "ruleset",
 )  # fmt: skip
 
 
@@ -74,15 +76,40 @@ class Cell:
         return f"{c['workload_label']} · {c['label']} · study {c['study']} · trial {c['trial']}"
 
     def state(self) -> str:
-        """The status on disk; ``stale`` where the result comes from other source code."""
+        """Where the cell stands: a status, or one of the words of :func:`folder_state`."""
         status = self.folder.status()["status"]
-        made_by = self.folder.manifest().get("source")
-        return "stale" if status in FINISHED and made_by != self.source else status
+        if status in FINISHED:
+            return status if self.folder.manifest().get("source") == self.source else "stale"
+        return _unfinished_state(self.folder, status)
 
-    def submit(self) -> None:
-        """Write the folder that a worker needs; a stale result moves to ``superseded/`` first."""
-        if self.state() == "stale":
-            self.supersede()
+    def submit(self, again: bool = False) -> bool:
+        """Write the folder that a worker needs; a stale result moves to ``superseded/`` first.
+
+        Args:
+            again: train a finished cell once more.
+
+        Returns:
+            False, and nothing is changed, where the cell is finished or somebody works on it.
+        """
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = Lock.acquire(self.folder.path)
+        except FileNotFoundError:  # moved to superseded/ by another launcher just now
+            return self.submit(again)
+        if lock is None:
+            return False
+        with lock:
+            finished = self.folder.status()["status"] in FINISHED
+            stale = finished and self.folder.manifest().get("source") != self.source
+            if stale:
+                self.supersede()
+            elif finished and not again:
+                return False
+            else:
+                self._write()
+        return self.submit() if stale else True
+
+    def _write(self) -> None:
         before = self.folder.manifest().get("source")
         if before is not None and before != self.source:
             self.folder.checkpoint_file.unlink(missing_ok=True)
@@ -90,14 +117,25 @@ class Cell:
         write_json(self.folder.path / "cell.json", self._card())
         self.folder.set_status("pending")
 
+    def tidy(self) -> None:
+        """Sweep up what a process left that was killed between the cell's last word and its own end."""
+        names = os.listdir(self.folder.path)  # noqa: PTH208 - for every finished cell of a grid
+        if any(name.startswith(("lock.", ".")) or name == "checkpoint.pt" for name in names):
+            lock = Lock.acquire(self.folder.path)
+            if lock is not None:
+                with lock:
+                    self.folder.tidy()
+
     def supersede(self) -> Path:
-        """Move the folder out of the tables' sight; returns where it went."""
+        """Move the folder, whose lock one holds, out of the tables' sight; returns where it went."""
         old = self.folder.path.parent.parent / "superseded"
         old.mkdir(parents=True, exist_ok=True)
         target = (
             old / f"{self.folder.path.name}.{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}"
         )
         self.folder.path.rename(target)
+        for lock in target.glob("lock.*"):
+            lock.unlink()
         return target
 
     def _manifest(self) -> dict[str, Any]:
@@ -118,6 +156,24 @@ class Cell:
             "data": self.config["workload"].get("data"),
             "precision": self.config["workload"].get("precision"),
         }
+
+
+def folder_state(folder: CellFolder) -> str:
+    """Where a cell stands, by its folder alone: a status, or what only shows from outside.
+
+    ``stale``: finished, but the source code has changed since · ``running``: somebody works on it ·
+    ``killed``: says that it runs, but nobody works on it.
+    """
+    status = folder.status()["status"]
+    if status in FINISHED:
+        return "stale" if source.outdated(folder.manifest().get("sources") or {}) else status
+    return _unfinished_state(folder, status)
+
+
+def _unfinished_state(folder: CellFolder, status: str) -> str:
+    if holder(folder.path) is not None:
+        return "running"
+    return "killed" if status == "running" else status
 
 
 def identity(config: Mapping[str, Any]) -> str:

@@ -5,39 +5,47 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from runner.cell import Cell
 from runner.records import FINISHED
+from runner.scheduler import Job
 
 QUIET_SECONDS = 15.0  # between two plain progress lines
+MANY = 20  # cells above which those that were done before are counted, not listed
 
 
 class Display:
-    """Progress of a grid of ``total`` cells; a context manager."""
+    """Progress of a grid; a context manager, and the scheduler's observer.
 
-    def __init__(self, total: int) -> None:
-        self.total, self.seen = total, 0
+    Attributes:
+        total: cells of the grid; may be set later.
+        statuses: folder of a cell -> its final status record.
+    """
+
+    def __init__(self, total: int = 1) -> None:
+        self.total, self.before = total, 0
+        self.statuses: dict[Path, dict[str, Any]] = {}
         self.console = Console(stderr=True, highlight=False)
         self.bars: Progress | None = None
-        self._grid = self._cell = None
-        self._spoke = 0.0
-        self._title = ""
+        self._grid: TaskID | None = None
+        self._cells: dict[Path, TaskID] = {}
+        self._spoke: dict[Path, float] = {}
         self._said: set[str] = set()
+        self._failures: list[tuple[Job, dict[str, Any]]] = []
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
             text = "{task.description}", "{task.percentage:>3.0f}%", "{task.fields[note]}"
             name, share, note = (TextColumn(t) for t in text)
-            columns = name, BarColumn(bar_width=18), share, note, TimeElapsedColumn(), TimeRemainingColumn()
+            columns = name, BarColumn(bar_width=14), share, note, TimeElapsedColumn(), TimeRemainingColumn()
             self.bars = Progress(*columns, console=self.console, transient=True)
             self.bars.start()
-            if self.total > 1:
-                self._grid = self.bars.add_task("grid", total=self.total, note="")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,101 +57,146 @@ class Display:
         """One line for bad input."""
         print(f"error: {message}", file=sys.stderr)
 
-    def skipped(self, cell: Cell) -> None:
+    # -- before the cells --------------------------------------------------------------------------
+
+    def expects(self, total: int) -> None:
+        """The grid has ``total`` cells."""
+        self.total = total
+        if self.bars is not None and total > 1:
+            if self._grid is None:
+                self._grid = self.bars.add_task("grid", total=total, note="")
+            self.bars.update(self._grid, total=total)
+
+    def skipped(self, job: Job, status: dict[str, Any]) -> None:
         """The cell was finished before."""
+        self.statuses[job.path] = status
+        self.before += 1
         self._count()
-        self._line(f"[dim]{self._mark()}{escape(cell.title)}: {outcome(cell.folder.status())} (before)[/dim]")
+        if self.total <= MANY:
+            self._line(f"[dim]{self._mark()}{escape(job.title)}: {outcome(status)} (before)[/dim]")
 
-    def started(self, cell: Cell, resumes: bool, stale: bool) -> None:
+    def say(self, text: str) -> None:
+        """One line."""
+        self._line(escape(text))
+
+    def notice(self, text: str) -> None:
+        """One line, said once."""
+        if text not in self._said:
+            self._said.add(text)
+            self._line(f"[yellow]{escape(text)}[/yellow]")
+
+    # -- the scheduler's observer ------------------------------------------------------------------
+
+    def started(self, job: Job) -> None:
         """The cell begins, or goes on from its checkpoint."""
-        self._title = cell.title
-        if cell.config["workload"].get("data_id") and cell.config["workload"]["target"] is None:
-            self._once(f"[yellow]{escape(no_target(cell))}[/yellow]")
-        how = " from its checkpoint" if resumes else " again: the source has changed" if stale else ""
         if self.bars is not None:
-            self._cell = self.bars.add_task(escape(short(cell)), total=None, note="starting" + how)
-        elif how:
-            self._line(f"{escape(cell.title)}: starts{how}")
-        self._spoke = time.monotonic()
+            note = f"starting{job.note and ' ' + job.note}"
+            self._cells[job.path] = self.bars.add_task(escape(short(job)), total=None, note=note)
+            self._count()
+        elif job.note:
+            self._line(f"{escape(job.title)}: starts {job.note}")
+        self._spoke[job.path] = time.monotonic()
 
-    def event(self, event: dict[str, Any]) -> None:
-        """A message from the worker."""
-        if event["event"] == "interrupted":
-            self._line("[yellow]interrupted: saving a checkpoint (Ctrl-C again to stop at once)[/yellow]")
-        elif event["event"] in ("row", "heartbeat"):
-            self._progress(event)
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """An evaluation, or a heartbeat."""
+        note = f"{event['metric']} {event['value']:.4g}" if event["event"] == "row" else None
+        bar = self._cells.get(job.path)
+        if self.bars is not None and bar is not None:
+            self.bars.update(bar, completed=min(event["drawn"], event["budget"]), total=event["budget"])
+            if note is not None:
+                self.bars.update(bar, note=note)
+        elif note is not None and time.monotonic() - self._spoke.get(job.path, 0) > QUIET_SECONDS:
+            self._spoke[job.path] = time.monotonic()
+            self._line(f"{escape(job.title)}: {event['drawn'] / event['budget']:.0%}, {note}")
 
-    def ended(self, cell: Cell, status: dict[str, Any]) -> None:
+    def ended(self, job: Job, status: dict[str, Any]) -> None:
         """The cell has ended, one way or the other."""
+        self.statuses[job.path] = status
+        self._remove_bar(job)
         self._count()
-        if self.bars is not None and self._cell is not None:
-            self.bars.remove_task(self._cell)
-            self._cell = None
-        good = status["status"] in FINISHED
-        text = escape(f"{cell.title}: {outcome(status)}")
-        self._line(f"{self._mark()}{text if good else f'[red]{text}[/red]'}")
-        if not good:
-            self._line(f"  [dim]{escape(str(cell.folder.error_file))}[/dim]")
+        if status["status"] in FINISHED:
+            self._line(f"{self._mark()}{escape(f'{job.title}: {outcome(status)}')}")
+        elif status["status"] == "preempted":
+            self._line(f"{self._mark()}[yellow]{escape(job.title)}: stopped[/yellow]")
+        else:
+            self._failures.append((job, status))
+            if self.total > 1:  # why, and where to look, is said at the end
+                self._line(f"{self._mark()}[red]{escape(job.title)}: {status['status']}[/red]")
+
+    def again(self, job: Job, reason: str) -> None:
+        """The cell's worker has died; it goes on in another."""
+        self._remove_bar(job)
+        self._line(f"[yellow]{escape(job.title)}: {escape(reason)}; trying once more[/yellow]")
+
+    def waiting(self, jobs: Sequence[Job]) -> None:
+        """Nothing is left to do but to wait."""
+        self.notice(f"waiting for {plural(len(jobs), 'cell')} that other processes are training")
+
+    def stopping(self) -> None:
+        """A signal has come."""
+        self._line("[yellow]interrupted: saving checkpoints (Ctrl-C again to stop at once)[/yellow]")
+
+    # -- after the cells ---------------------------------------------------------------------------
 
     def interrupted(self) -> None:
         """Ctrl-C: say that nothing is lost."""
         self._line("[yellow]stopped; the same command goes on from the checkpoint[/yellow]")
 
-    def summary(self, statuses: list[dict[str, Any]]) -> int:
-        """A last line for a grid; returns the exit code."""
-        bad = [status for status in statuses if status["status"] not in FINISHED]
+    def summary(self) -> int:
+        """Last lines for a grid: counts, then what failed and where its log is; returns the exit code."""
+        statuses = list(self.statuses.values())
         if self.total > 1:
             counts = Counter(status["status"] for status in statuses)
             text = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-            self._line(f"{self.total} cells: {text}")
+            before = f" ({self.before} before)" if self.before else ""
+            self._line(f"{plural(len(statuses), 'cell')}: {text or 'none'}{before}")
+        for job, status in self._failures:
+            self._line(f"[red]{escape(f'{job.title}: {outcome(status)}')}[/red]")
+            log = job.path / "error.txt"
+            self._line(f"  [dim]{escape(str(log if log.exists() else job.path))}[/dim]")
+        if self._failures and self.total > 1:
+            folder = escape(str(experiment_of(self._failures[0][0])))
+            self._line(f"once more: python -m runner.retry {folder}")
+        bad = [status for status in statuses if status["status"] not in (*FINISHED, "queued")]
         if not bad:
             return 0
         return 2 if all(status.get("user_error") for status in bad) else 1
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _progress(self, event: dict[str, Any]) -> None:
-        note = f"{event['metric']} {event['value']:.4g}" if event["event"] == "row" else None
-        if self.bars is not None and self._cell is not None:
-            done, budget = min(event["drawn"], event["budget"]), event["budget"]
-            self.bars.update(self._cell, completed=done, total=budget)
-            if note is not None:
-                self.bars.update(self._cell, note=note)
-        elif note is not None and time.monotonic() - self._spoke > QUIET_SECONDS:
-            self._spoke = time.monotonic()
-            self._line(f"{escape(self._title)}: {event['drawn'] / event['budget']:.0%}, {note}")
+    def _remove_bar(self, job: Job) -> None:
+        bar = self._cells.pop(job.path, None)
+        if self.bars is not None and bar is not None:
+            self.bars.remove_task(bar)
 
     def _count(self) -> None:
-        self.seen += 1
         if self.bars is not None and self._grid is not None:
-            self.bars.update(self._grid, completed=self.seen)
+            note = f"{len(self.statuses)}/{self.total}, {len(self._cells)} running"
+            if self._failures:
+                note += f", {len(self._failures)} failed"
+            self.bars.update(self._grid, completed=len(self.statuses), note=note)
 
     def _mark(self) -> str:
-        return f"[{self.seen}/{self.total}] ".replace("[", r"\[") if self.total > 1 else ""
-
-    def _once(self, markup: str) -> None:
-        if markup not in self._said:
-            self._said.add(markup)
-            self._line(markup)
+        return rf"\[{len(self.statuses)}/{self.total}] " if self.total > 1 else ""
 
     def _line(self, markup: str) -> None:
         self.console.print(markup, soft_wrap=True)
 
 
-def short(cell: Cell) -> str:
+def short(job: Job) -> str:
     """The cell's title cut to what a line of 80 columns has room for."""
-    config = cell.config
-    text = f"{config['workload_label']} {config['label']} s{config['study']}t{config['trial']}"
+    text = job.title.replace(" · ", " ").replace("study ", "s").replace(" trial ", "t")
     return text if len(text) <= 28 else text[:27] + "…"
 
 
-def no_target(cell: Cell) -> str:
-    """Why a workload whose data differs between installations has no target here."""
-    workload = cell.config["workload"]
-    return (
-        f"{cell.config['workload_label']}: conf/targets has no target for this installation's data "
-        f"({workload['data_id']}); training to the end of the budget"
-    )
+def plural(count: int, thing: str) -> str:
+    """``1 cell``, ``1,200 cells``."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def experiment_of(job: Job) -> Path:
+    """The folder of the experiment that a cell belongs to."""
+    return job.path.parent.parent
 
 
 def outcome(status: dict[str, Any]) -> str:

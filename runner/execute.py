@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 
-from runner import checkpoint, machine
+from runner import checkpoint, machine, source
 from runner.algorithm import Algorithm
 from runner.build import build_part
 from runner.clock import Clock
 from runner.errors import UserError, one_line
+from runner.lock import Lock, LostLock
 from runner.logs import Logger, open_logger
 from runner.loop import Alarm, Evaluate, Loop, Plan
-from runner.records import CellFolder
+from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
 from runner.task import Task
 from runner.warmup import warm_up
@@ -32,46 +33,98 @@ from runner.warmup import warm_up
 Notify = Callable[[dict[str, Any]], None]
 
 
-def run_cell(path: Path, notify: Notify = lambda _event: None) -> dict[str, Any]:
+def run_cell(
+    path: Path,
+    notify: Notify = lambda _event: None,
+    alarm: Alarm | None = None,
+    shared: bool = False,
+) -> dict[str, Any]:
     """Train the cell in ``path`` to its end, or to a signal; everything it produces lands in the folder.
+
+    A cell that is finished, or that another process works on, is left alone.
 
     Args:
         path: the cell's folder, with its ``config.yaml``.
         notify: gets progress events: ``{"event": "row" | "heartbeat", ...}``.
+        alarm: rung by the caller's signal handlers; None: handlers of our own while the cell runs.
+        shared: others compute on the same device meanwhile: the cell counts as contended.
 
     Returns:
-        The status record that was written. Failures are recorded, not raised.
+        The status record, as written; with ``elsewhere`` where another process works on the cell. Failures
+        are recorded, not raised.
     """
-    folder, cell = CellFolder(path), None
     try:
-        cell = CellRun(folder, folder.config(), notify)
-        with cell.signals():
+        lock = Lock.acquire(path, machine.job_id())
+    except OSError as error:
+        return {"status": "failed", "error": one_line(f"its folder cannot be locked: {error}")}
+    if lock is None:
+        return {"status": "running", "elsewhere": True, "error": "another process works on it"}
+    with lock:
+        folder = CellFolder(path, lock.check)
+        if (status := folder.status())["status"] in FINISHED:
+            folder.tidy()
+            return status
+        try:
+            return _run_locked(folder, lock, notify, alarm, shared)
+        except LostLock as error:
+            return {"status": "running", "elsewhere": True, "error": str(error)}
+
+
+def _run_locked(
+    folder: CellFolder, lock: Lock, notify: Notify, alarm: Alarm | None, shared: bool
+) -> dict[str, Any]:
+    cell, problem = None, None
+    try:
+        cell = CellRun(folder, folder.config(), notify, alarm or Alarm(), shared)
+        lock.progress = cell.progress
+        with cell.signals() if alarm is None else contextlib.nullcontext():
             cell.run()
-    except KeyboardInterrupt:
-        folder.set_status("preempted", error="interrupted")
-    except UserError as error:
-        folder.fail(str(error), traceback.format_exc(), user_error=True)
-    except torch.OutOfMemoryError as error:
-        folder.fail(str(error), traceback.format_exc(), status="oom")
-    except MemoryError:
-        folder.fail("out of memory", traceback.format_exc(), status="oom")
-    except (Exception, SystemExit) as error:
-        folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
-    status = folder.status()
+    except LostLock:
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        problem = failure(error)
+    status = _recorded(folder, problem)
     if cell is not None:  # after the cell's own records: whatever happens in there, they stand
         facts = {key: status[key] for key in ("status", "error") if key in status}
         cell.logger.finish(facts | status.get("summary", {}))
     return status
 
 
+def failure(error: BaseException) -> dict[str, Any]:
+    """What a cell's status says about an exception, and its traceback."""
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": "preempted", "error": "interrupted", "traceback": trace}
+    if isinstance(error, UserError):
+        return {"status": "failed", "error": str(error), "traceback": trace, "user_error": True}
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return {"status": "oom", "error": str(error) or "out of memory", "traceback": trace}
+    return {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": trace}
+
+
+def _recorded(folder: CellFolder, problem: dict[str, Any] | None) -> dict[str, Any]:
+    """The status on disk; where the disk does not take it, what it would have been."""
+    if problem is None:
+        return folder.status()
+    try:
+        folder.fail(**problem)
+    except OSError as error:
+        known = {key: value for key, value in problem.items() if key != "traceback"}
+        return {**known, "error": one_line(f"{problem['error']} (and not recorded: {error})")}
+    return folder.status()
+
+
 class CellRun:
     """One cell on its way: what the loop needs, built from the config, and where it reports to."""
 
-    def __init__(self, folder: CellFolder, config: dict[str, Any], notify: Notify) -> None:
+    def __init__(
+        self, folder: CellFolder, config: dict[str, Any], notify: Notify, alarm: Alarm, shared: bool
+    ) -> None:
         self.folder, self.config, self.notify = folder, config, notify
+        self.alarm, self.shared = alarm, shared
+        self._training_since: tuple[float, int] | None = None
         self.device = torch.device(config["device"])
         self.seed = cell_seed(config["workload"]["name"], config["study"], config["trial"])
-        self.alarm = Alarm()
         self.logger: Logger = open_logger(None)
 
     def run(self) -> None:
@@ -88,7 +141,10 @@ class CellRun:
         torch.manual_seed(self.seed)
         task, evaluate = workload.build(self.seed, self.device)
         algorithm = self._algorithm(task)
-        folder.update_manifest(machine.facts(self.device, workload))
+        # Between submission and now, in a queue perhaps, the code may have been edited: what runs counts.
+        sources = source.loaded_hashes(config)
+        made_by = {"source": source.combined(sources), "sources": sources}
+        folder.update_manifest(machine.facts(self.device, workload) | made_by)
         self.logger = open_logger(config.get("log"))
         clock.switch("setup")
         task.model.train()
@@ -96,6 +152,7 @@ class CellRun:
         clock.switch("log")
         self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every)
         resumed = self._resume()
+        self._training_since = time.time(), task.cost.drawn
         self.logger.start(folder, resumed)
         usage = machine.Usage()
         ended = self.loop.run()
@@ -142,14 +199,26 @@ class CellRun:
                      "budget": self.loop.task.info.budget_samples})  # fmt: skip
 
     def checkpoint(self) -> None:
-        """Write the checkpoint, then say so in the status."""
-        loop = self.loop
-        source = self.folder.manifest().get("source")
-        state = {"id": self.config["id"], "source": source, **checkpoint.snapshot(loop)}
-        checkpoint.save(self.folder.checkpoint_file, state)
-        cost = loop.task.cost
-        self.folder.set_status("running", **self._where(), steps=cost.steps, drawn=cost.drawn,
-                               budget=loop.task.info.budget_samples)  # fmt: skip
+        """Write the checkpoint, then say so in the status; a full disk is no reason to stop training."""
+        self.folder.guard()
+        made_by = self.folder.manifest().get("source")
+        state = {"id": self.config["id"], "source": made_by, **checkpoint.snapshot(self.loop)}
+        try:
+            checkpoint.save(self.folder.checkpoint_file, state)
+            self.folder.set_status("running", **self._where(), **self._reached())
+        except OSError as error:
+            print(f"warning: no checkpoint could be written: {error}", file=sys.stderr, flush=True)
+
+    def progress(self) -> dict[str, Any]:
+        """How far training is, for the lock's heartbeat, which asks from a thread of its own."""
+        if self._training_since is None:
+            return {}
+        since, drawn = self._training_since
+        return {**self._reached(), "since": since, "drawn_at_start": drawn}
+
+    def _reached(self) -> dict[str, int]:
+        task = self.loop.task
+        return {"steps": task.cost.steps, "drawn": task.cost.drawn, "budget": task.info.budget_samples}
 
     def _resume(self) -> bool:
         """Take up a checkpoint of this very cell and source; otherwise start from nothing."""
@@ -174,18 +243,16 @@ class CellRun:
 
     def _finish(self, ended: str, compile_seconds: float, usage: machine.Usage) -> None:
         loop, folder = self.loop, self.folder
-        cost = loop.task.cost
-        where = {**self._where(), "steps": cost.steps, "drawn": cost.drawn,
-                 "budget": loop.task.info.budget_samples}  # fmt: skip
+        where = self._where() | self._reached()
         if ended == "preempted":
             folder.set_status("preempted", **where)
             return
         loop.clock.switch("log")
         summary = summarise(loop, ended, compile_seconds) | usage.facts(self.config["threads"])
+        summary["contended"] |= self.shared
         status = "diverged" if ended == "diverged" else "done"
         folder.set_status(status, **where, summary=summary)
-        if not self.config.get("keep_checkpoint", False):
-            folder.checkpoint_file.unlink(missing_ok=True)
+        folder.tidy()
 
     def _where(self) -> dict[str, Any]:
         return {"host": machine.host(), "pid": os.getpid(), "job": machine.job_id()}

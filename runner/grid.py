@@ -1,71 +1,195 @@
-"""Run cells one after the other on this machine, skipping what is done."""
+"""A grid of cells: composed as a stream, what is done skipped, the rest handed to a backend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import importlib
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from runner.cell import Cell, ensure_writable, experiment_folder
 from runner.display import Display
-from runner.errors import UserError
-from runner.pool import Worker
+from runner.errors import UserError, one_line
+from runner.launch import Launch
+from runner.logs import afterwards
 from runner.records import FINISHED
+from runner.scheduler import Job
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
+CHECKED_AHEAD = 64  # override lists that are composed before the second cell is drawn
 
 
-def run_grid(grid: Sequence[Sequence[str]], config_dirs: Sequence[Path] = ()) -> int:
-    """Run the cell of every override list; returns the exit code.
+class Backend(Protocol):
+    """Where cells run. A backend has a name, options for the record, and this method."""
 
-    Every list is composed, and so checked, before the first cell starts.
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """What the launch's record says about how it ran."""
+        ...
+
+    def run(self, grid: Grid, display: Display) -> bool:
+        """Bring every cell of ``grid.todo()`` on its way; False when a signal stopped it before."""
+        ...
+
+
+@dataclass
+class Grid:
+    """The cells of one launch.
+
+    Attributes:
+        jobs: override lists, before rulesets and ``grid:`` expand them.
+        display: is told what is skipped.
+    """
+
+    jobs: Sequence[Sequence[str]]
+    backend: Backend
+    display: Display
+    config_dirs: Sequence[Path] = ()
+    launches: dict[Path, Launch] = field(default_factory=dict)
+    experiments: list[Path] = field(default_factory=list)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell once, as it is composed.
+
+        Mistakes show early: after the first cell, one list for each override that has not been seen yet is
+        composed before the rest.
+
+        Raises:
+            UserError: for bad input.
+        """
+        from runner.expand import expand_all
+
+        first, *rest = lists = list(expand_all(self.jobs, self.config_dirs))
+        self.display.expects(len(lists))
+        cell = self._composed(first)
+        yield cell
+        for overrides in itertools.islice(_corners(first, rest), CHECKED_AHEAD):
+            self._composed(overrides)
+        seen = {cell.folder.path}
+        for overrides in rest:
+            cell = self._composed(overrides)
+            if cell.folder.path not in seen:
+                seen.add(cell.folder.path)
+                yield cell
+
+    def todo(self) -> Iterator[tuple[Job, Cell]]:
+        """The cells that have to run, their folders written; the others are shown as skipped."""
+        for cell in self.cells():
+            experiment = self._experiment(cell)
+            state = cell.state()
+            job = job_of(cell, state)
+            if state in FINISHED:
+                cell.tidy()
+                self.display.skipped(job, cell.folder.status())
+                continue
+            self._warn(cell)
+            try:
+                cell.submit()
+            except OSError as error:
+                self.display.ended(
+                    job, {"status": "failed", "error": one_line(f"cannot be written: {error}")}
+                )
+                continue
+            self.launch(experiment)
+            yield job, cell
+
+    def launch(self, experiment: Path) -> Launch:
+        """The record of this launch in an experiment's folder."""
+        if experiment not in self.launches:
+            self.launches[experiment] = Launch.create(experiment, self.backend.name, self.backend.options())
+        return self.launches[experiment]
+
+    def end(self) -> None:
+        """Say in the launches' records that they are over."""
+        for launch in self.launches.values():
+            launch.update(ended=time.time())
+
+    def _composed(self, overrides: Sequence[str]) -> Cell:
+        return Cell.from_overrides(overrides, self.config_dirs)
+
+    def _experiment(self, cell: Cell) -> Path:
+        experiment = experiment_folder(cell.config)
+        if experiment not in self.experiments:
+            ensure_writable(experiment)
+            self.experiments.append(experiment)
+        return experiment
+
+    def _warn(self, cell: Cell) -> None:
+        workload = cell.config["workload"]
+        if workload.get("data_id") and workload["target"] is None:
+            self.display.notice(
+                f"{cell.config['workload_label']}: conf/targets has no target for this installation's data "
+                f"({workload['data_id']}); training to the end of the budget"
+            )
+
+
+def run_grid(
+    jobs: Sequence[Sequence[str]],
+    backend: Backend,
+    config_dirs: Sequence[Path] = (),
+    dry_run: bool = False,
+    then: str | None = None,
+) -> int:
+    """Run every cell that the override lists expand to.
+
+    Args:
+        jobs: override lists.
+        backend: where to run them.
+        config_dirs: folders beside ``conf/``.
+        dry_run: print the plan and run nothing.
+        then: ``score``: score the experiment when all is done.
 
     Returns:
         0 when every cell is done or diverged, 1 when one failed, 2 for bad input, 130 after Ctrl-C.
     """
+    return run(Grid(jobs, backend, Display(), config_dirs), dry_run, then)
+
+
+def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
+    """Run a grid, wherever its cells come from; see :func:`run_grid`."""
     try:
-        cells = [Cell.from_overrides(overrides, config_dirs) for overrides in grid]
-        for folder in {experiment_folder(cell.config) for cell in cells}:
-            ensure_writable(folder)
+        if dry_run:
+            from runner.plan import show
+
+            return show(grid)
+        with grid.display as display:
+            finished = grid.backend.run(grid, display)
+            if not finished:
+                display.interrupted()
+                return INTERRUPTED
+            code = display.summary()
+        for experiment in grid.launches:
+            for line in afterwards(experiment):
+                display.say(line)
+        return code if then is None else max(code, _follow_up(then, grid.experiments))
     except UserError as error:
         Display.error(str(error))
         return 2
-    with Display(len(cells)) as display:
-        try:
-            statuses = [run_one(cell, display, worker) for worker, cell in _with_worker(cells)]
-        except KeyboardInterrupt:
-            display.interrupted()
-            return INTERRUPTED
-    return display.summary(statuses)
-
-
-def run_one(cell: Cell, display: Display, worker: Worker) -> dict[str, Any]:
-    """Bring one cell to its end, unless it is there already; returns its status record."""
-    state = cell.state()
-    if state in FINISHED:
-        display.skipped(cell)
-        return cell.folder.status()
-    display.started(cell, resumes=cell.folder.checkpoint_file.exists(), stale=state == "stale")
-    cell.submit()
-    if cell.config["isolate"]:
-        status = worker.run(cell.folder, display.event)
-    else:
-        status = run_here(cell, display.event)
-    display.ended(cell, status)
-    return status
-
-
-def run_here(cell: Cell, notify: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Train in this process (``isolate=false``): for debuggers, and where processes are not to be had."""
-    from runner.execute import run_cell
-
-    return run_cell(cell.folder.path, notify)
-
-
-def _with_worker(cells: Iterable[Cell]) -> Iterable[tuple[Worker, Cell]]:
-    worker = Worker()
-    try:
-        for cell in cells:
-            yield worker, cell
     finally:
-        worker.close()
+        grid.end()
+
+
+def _follow_up(then: str, experiments: Iterable[Path]) -> int:
+    """``then=score``: call that verb on every experiment of the grid."""
+    verb = importlib.import_module(f"runner.{then}")
+    return max(verb.main([str(experiment)]) for experiment in experiments)
+
+
+def job_of(cell: Cell, state: str = "pending") -> Job:
+    """What the scheduler has to know about a cell."""
+    note = "again: the source has changed" if state == "stale" else ""
+    if cell.folder.checkpoint_file.exists():
+        note = "from its checkpoint"
+    return Job(cell.folder.path, cell.config["device"], cell.config["threads"], cell.title, note)
+
+
+def _corners(first: Sequence[str], rest: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+    seen = set(first)
+    for overrides in rest:
+        if not seen.issuperset(overrides):
+            seen.update(overrides)
+            yield overrides

@@ -9,18 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cell import Cell, ensure_writable, experiment_folder
-from runner.grid import run_here
-from runner.pool import Worker
+from runner.grid import job_of
 from runner.records import FINISHED
+from runner.scheduler import Scheduler, Silent
+from runner.slots import Slots
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def run(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> pd.Series:
+def run(overrides: Sequence[str], config_dirs: Sequence[Path] = (), inline: bool = False) -> pd.Series:
     """Train the cell that ``overrides`` describe, or take it as it is when it is done.
 
-    The cell trains in a worker process that stays warm between calls (``isolate=false``: in this one).
+    The cell trains in a worker process that stays warm between calls. Where another process is training it,
+    this waits.
+
+    Args:
+        overrides: as on the command line.
+        config_dirs: folders beside ``conf/``.
+        inline: train in this process: for debuggers.
 
     Returns:
         The cell's row, as in the ``cells`` table of :func:`runner.tables.load`: ``status``, ``hit``,
@@ -29,6 +36,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> pd.Series
 
     Raises:
         UserError: for an unknown name or key, or a bad value.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the cell has written its checkpoint.
     """
     from runner.tables import cell_row
 
@@ -36,15 +44,26 @@ def run(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> pd.Series
     ensure_writable(experiment_folder(cell.config))
     if cell.state() not in FINISHED:
         cell.submit()
-        if cell.config["isolate"]:
-            _worker().run(cell.folder)
-        else:
-            run_here(cell, lambda _event: None)
+        train_here(cell) if inline else _train(cell)
     return cell_row(cell.folder.path)
 
 
+def train_here(cell: Cell) -> None:
+    """Train in this process."""
+    from runner.execute import run_cell
+
+    run_cell(cell.folder.path)
+
+
+def _train(cell: Cell) -> None:
+    scheduler = _scheduler()
+    scheduler.stopped = 0
+    if not scheduler.run([job_of(cell)]):
+        raise KeyboardInterrupt
+
+
 @functools.lru_cache(maxsize=1)
-def _worker() -> Worker:
-    worker = Worker()
-    atexit.register(worker.close)
-    return worker
+def _scheduler() -> Scheduler:
+    scheduler = Scheduler(Slots.here(workers=1), Silent())
+    atexit.register(scheduler.close)
+    return scheduler

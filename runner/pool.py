@@ -1,4 +1,4 @@
-"""The launcher's end of a worker process: start it, hand it cells, notice when it dies."""
+"""The launcher's end of a worker process: start it, hand it a cell, hear from it, notice when it dies."""
 
 from __future__ import annotations
 
@@ -8,142 +8,151 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from runner.errors import one_line
+from runner.lock import Lock
 from runner.records import CellFolder
+from runner.slots import Slot
 
 Event = dict[str, Any]
-STOP_SECONDS = 120.0  # how long a worker may take to write its checkpoint
+STOP_SECONDS = 120.0  # how long a worker may take to end
+# SIGUSR2 is what batch systems send through submitit before a time limit, to every process of a job.
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Worker:
-    """A process that trains one cell at a time; it is started when first used, and again after a death.
+    """A process that trains one cell at a time and stays warm between them.
 
     Args:
-        env: environment variables on top of this process's own (devices, thread counts).
+        env: environment variables on top of this process's own: which GPU.
     """
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self._env = dict(env or {})
-        self._process: subprocess.Popen[str] | None = None
-        self._events: IO[str] | None = None
+        self.env = dict(env or {})
+        read, write = os.pipe()
+        with _blocked():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "runner.worker", str(write)],
+                stdin=subprocess.PIPE,
+                pass_fds=(write,),
+                env={**os.environ, **self.env},
+                # Ctrl-C in the terminal reaches the launcher alone, which passes it on.
+                start_new_session=True,
+            )
+        os.close(write)
+        os.set_blocking(read, False)
+        self._events, self._buffer, self._used = read, b"", False
 
-    def run(
-        self, folder: CellFolder, notify: Callable[[Event], None] = lambda _event: None
-    ) -> dict[str, Any]:
-        """Train the cell in ``folder``; returns its final status record.
+    def fileno(self) -> int:
+        """What to wait on for :meth:`events`."""
+        return self._events
 
-        Raises:
-            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the worker has written its checkpoint.
-        """
-        process, events = self._started()
-        assert process.stdin is not None
-        with _Stop(process, notify) as stop:
-            try:
-                process.stdin.write(json.dumps({"folder": str(folder.path.resolve())}) + "\n")
-                process.stdin.flush()
-                ended = self._follow(events, notify)
-            except BrokenPipeError:
-                ended = False
-        if stop.asked:
-            if not ended:
-                folder.set_status("preempted", error="stopped at once")
-            self.close()
-            raise KeyboardInterrupt
-        return folder.status() if ended else self._died(folder)
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
 
-    def close(self) -> None:
-        """Let the worker end; kill it if it does not."""
-        if self._process is None:
-            return
-        with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+    def begin(self, cell: Path, slot: Slot) -> None:
+        """Hand over a cell; a worker that has died meanwhile says so through :meth:`events`."""
+        command = {
+            "folder": str(cell.resolve()),
+            "cores": slot.cores if slot.pinned else None,
+            "shared": slot.shared,
+        }
+        assert self._process.stdin is not None
+        self._used = True
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def events(self) -> Iterator[Event]:
+        """What the worker has said since the last call; ``{"event": "died"}`` is its last word."""
         try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self._forget()
+            data = os.read(self._events, 1 << 16)
+        except BlockingIOError:
+            return
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        yield from map(json.loads, lines)
+        if not data:
+            yield {"event": "died"}
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def interrupt(self) -> None:
+        """Ask the cell to checkpoint and stop."""
+        self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         """End the worker at once; its cell keeps its last checkpoint."""
-        if self._process is not None:
+        self._process.kill()
+
+    def dismiss(self) -> None:
+        """Let the worker end after its cell, without waiting for it."""
+        if not self._used:  # it may still be importing torch
             self._process.kill()
-            self._process.wait()
-        self._forget()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
 
-    def _started(self) -> tuple[subprocess.Popen[str], IO[str]]:
-        if self._process is not None and self._process.poll() is None and self._events is not None:
-            return self._process, self._events
-        self._forget()
-        read, write = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "runner.worker", str(write)],
-            stdin=subprocess.PIPE,
-            text=True,
-            pass_fds=(write,),
-            env={**os.environ, **self._env},
-            start_new_session=True,  # Ctrl-C in the terminal reaches the launcher alone, which passes it on
-        )
-        os.close(write)
-        self._events = os.fdopen(read)
-        return self._process, self._events
-
-    def _follow(self, events: IO[str], notify: Callable[[Event], None]) -> bool:
-        """Pass events on until the cell ends; False when the process ended first."""
-        while line := events.readline():
-            event = json.loads(line)
-            if event["event"] == "end":
-                return True
-            notify(event)
-        return False
-
-    def _died(self, folder: CellFolder) -> dict[str, Any]:
-        assert self._process is not None
-        code = self._process.wait()
-        reason = f"its process ended with exit code {code}"
-        if code < 0:
-            reason = f"its process was killed by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                reason += " (out of memory?)"
-        tail = folder.log_file.read_text(errors="replace")[-4000:] if folder.log_file.exists() else ""
-        folder.fail(one_line(reason), f"{reason}\n\nThe end of what it printed:\n{tail}")
-        self._forget()
-        return folder.status()
-
-    def _forget(self) -> None:
-        if self._events is not None:
-            self._events.close()
-        self._process = self._events = None
-
-
-class _Stop:
-    """While a cell runs, SIGINT and SIGTERM go to the worker, which checkpoints; a second one kills it.
-
-    A handler rather than an exception: nothing that is being read or written breaks off half-way.
-    """
-
-    def __init__(self, process: subprocess.Popen[str], notify: Callable[[Event], None]) -> None:
-        self._process, self._notify = process, notify
-        self._before: dict[int, Any] = {}
-        self.asked = 0
-
-    def __enter__(self) -> _Stop:
-        with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to handle
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, _number: int, _frame: object) -> None:
-        self.asked += 1
-        if self.asked == 1:
-            self._notify({"event": "interrupted"})
-            self._process.send_signal(signal.SIGINT)
-        else:
+    def close(self) -> int:
+        """Let the worker end, kill it if it does not; returns its exit code."""
+        self.dismiss()
+        try:
+            code = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
             self._process.kill()
+            code = self._process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self._events)
+        return code
+
+
+@contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    """A process born in here gets signals once it listens, and not while Python is still starting."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
+    """Write into the cell's folder that its process ended with exit code ``code``; returns the status."""
+    reason = f"its process ended with exit code {code}"
+    if code < 0:
+        reason = f"its process was killed by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL and not out_of_memory:
+            reason += " (out of memory?)"
+    status = "oom" if out_of_memory else "failed"
+    reason = one_line(f"out of memory: {reason}" if out_of_memory else reason)
+    log = CellFolder(cell).log_file
+    tail = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+    try:
+        lock = Lock.acquire(cell)
+        if lock is not None:
+            with lock:
+                folder = CellFolder(cell, lock.check)
+                folder.fail(reason, f"{reason}\n\nThe end of what it printed:\n{tail}", status)
+    except OSError as error:
+        reason += f" (and not recorded: {error})"
+    return {"status": status, "error": reason}
+
+
+def out_of_memory_kills() -> int:
+    """How often the kernel has killed a process of this control group for memory; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            base = "/sys/fs/cgroup/memory" if controllers == "memory" else "/sys/fs/cgroup"
+            name = "memory.oom_control" if controllers == "memory" else "memory.events"
+            file = Path(base + path) / name
+            if controllers in ("", "memory") and file.exists():
+                counts = dict(entry.split() for entry in file.read_text().splitlines())
+                return int(counts.get("oom_kill", 0))
+    return 0

@@ -2,13 +2,14 @@
 
 ``config.yaml`` the resolved config · ``manifest.json`` how the numbers were made · ``evals.jsonl`` a
 line an evaluation · ``status.json`` where the cell stands · ``checkpoint.pt`` while it runs ·
-``error.txt`` the traceback of a failure · ``log.txt`` what the cell printed.
+``error.txt`` the traceback of a failure · ``log.txt`` what the cell printed · ``lock.1`` who works on it.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,15 @@ FINISHED = ("done", "diverged")
 
 
 class CellFolder:
-    """Reads and writes one cell's files. One writer; any number of readers."""
+    """Reads and writes one cell's files. One writer, who holds the cell's lock; any number of readers.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the folder.
+        guard: called before every write; raises where the writer has lost its lock.
+    """
+
+    def __init__(self, path: Path, guard: Callable[[], None] = lambda: None) -> None:
+        self.path, self.guard = path, guard
         self.config_file = path / "config.yaml"
         self.manifest_file = path / "manifest.json"
         self.evals_file = path / "evals.jsonl"
@@ -65,6 +71,7 @@ class CellFolder:
 
     def update_manifest(self, facts: dict[str, Any]) -> None:
         """Add what the worker knows: packages, hardware, data checksums."""
+        self.guard()
         write_json(self.manifest_file, {**self.manifest(), **facts})
 
     def set_status(self, status: str, **facts: Any) -> None:
@@ -75,10 +82,12 @@ class CellFolder:
         """
         if status not in STATUSES:
             raise ValueError(f"no such status: {status}")
+        self.guard()
         write_json(self.status_file, {"status": status, "updated": time.time(), **facts})
 
     def append_eval(self, row: dict[str, Any]) -> None:
         """Append one evaluation."""
+        self.guard()
         append_line(self.evals_file, json.dumps(row))
 
     def keep_evals(self, count: int) -> None:
@@ -86,9 +95,16 @@ class CellFolder:
         kept = self.evals()[:count]
         if len(kept) < count:
             raise ValueError(f"{self.evals_file} holds {len(kept)} evaluations, the checkpoint {count}")
+        self.guard()
         write_text(self.evals_file, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def tidy(self) -> None:
+        """A finished cell keeps no checkpoint, unless it was asked to."""
+        if self.checkpoint_file.exists() and not self.config().get("keep_checkpoint", False):
+            self.checkpoint_file.unlink(missing_ok=True)
 
     def fail(self, error: str, traceback: str, status: str = "failed", **facts: Any) -> None:
         """Record a failure: the traceback in its own file, one line of it in the status."""
+        self.guard()
         write_text(self.error_file, traceback)
         self.set_status(status, error=one_line(error), **facts)

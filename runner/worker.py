@@ -1,7 +1,8 @@
 """The process that trains: takes cells one by one, stays warm between them, reports as it goes.
 
-Commands arrive as JSON lines on standard input (``{"folder": ...}``), events leave as JSON lines on the file
-descriptor named on the command line. What a cell prints goes to its own ``log.txt``.
+Commands arrive as JSON lines on standard input (``{"folder": ..., "cores": ..., "shared": ...}``), events
+leave as JSON lines on the file descriptor named on the command line. What a cell prints goes to its own
+``log.txt``.
 """
 
 from __future__ import annotations
@@ -11,35 +12,73 @@ import ctypes
 import faulthandler
 import json
 import os
+import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+from runner.pool import STOP
 
 
 def main() -> int:
     """Serve until standard input ends."""
+    # A signal while torch is imported, or between two cells, is remembered.
+    asked: list[int] = []
+    for number in STOP:
+        signal.signal(number, lambda number, _frame: asked.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
     _follow_parent()
-    # A signal between two cells is the launcher's to act on; inside a cell the loop listens.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    events = os.fdopen(int(sys.argv[1]), "w", buffering=1)
+    events = Events(int(sys.argv[1]))
     from runner.execute import run_cell
+    from runner.loop import Alarm
 
-    send(events, {"event": "ready"})
+    alarm = Alarm()
+    for number in STOP:
+        signal.signal(number, lambda *_: alarm.ring())
+    if asked:
+        alarm.ring()
     for line in sys.stdin:
-        path = Path(json.loads(line)["folder"])
+        command = json.loads(line)
+        path = Path(command["folder"])
+        if alarm.preempted:
+            events.send({"event": "end", "status": {"status": "preempted"}})
+            continue
+        keep_to(command["cores"])
         with own_output(path / "log.txt"):
-            status = run_cell(path, lambda event: send(events, event))
-        send(events, {"event": "end", **status})
+            status = run_cell(path, events.send, alarm, command["shared"])
+        events.send({"event": "end", "status": status})
     return 0
 
 
-def send(events: TextIO, event: dict[str, Any]) -> None:
-    """One event; a launcher that has gone is no reason to stop training."""
-    with contextlib.suppress(OSError):
-        events.write(json.dumps(event, default=str) + "\n")
-        events.flush()
+class Events:
+    """The way to the launcher. One that has gone, or does not listen, is no reason to stop training."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Send an event; all but the last of a cell are dropped rather than waited for."""
+        data = json.dumps(event, default=str).encode() + b"\n"
+        # Up to PIPE_BUF bytes are written whole or not at all.
+        os.set_blocking(self._handle, event["event"] == "end" or len(data) > select.PIPE_BUF)
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(self._handle, data) :]
+
+
+def keep_to(cores: Sequence[int] | None) -> None:
+    """Run every thread of this process on ``cores`` alone; None: on all that it was started with."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    wanted = ALL_CORES if cores is None else set(cores)
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names are all that is wanted
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), wanted)
+
+
+ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 @contextlib.contextmanager
@@ -48,7 +87,7 @@ def own_output(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with path.open("a", buffering=1) as log:
+    with open_or_null(path) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         faulthandler.enable(log)
@@ -61,6 +100,14 @@ def own_output(path: Path) -> Iterator[None]:
             for source, target in zip(kept, (1, 2), strict=True):
                 os.dup2(source, target)
                 os.close(source)
+
+
+def open_or_null(path: Path) -> TextIO:
+    """``path``, to append to; nowhere, where the disk does not let us."""
+    try:
+        return path.open("a", buffering=1)
+    except OSError:
+        return Path(os.devnull).open("a")
 
 
 def _follow_parent() -> None:

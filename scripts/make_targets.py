@@ -38,6 +38,7 @@ from runner.config import compose
 from runner.errors import UserError
 from runner.files import write_text
 from runner.grid import run_grid
+from runner.local import Local
 from runner.paths import CONF
 from runner.tables import load
 from runner.values import flatten
@@ -81,7 +82,7 @@ class Study:
         if self.arguments.share != 1.0:
             common.append(f"workload.budget_samples={budget}")
         lists = [[*common, *overrides] for overrides in grid]
-        code = run_grid(lists)
+        code = run_grid(lists, Local())
         if code:
             sys.exit(code)
         cells = [Cell.from_overrides(overrides) for overrides in lists]

@@ -1,21 +1,19 @@
-"""``hydra/launcher=inline``: the cells of ``-m`` one after the other, on this machine."""
+"""``hydra/launcher=inline``: one cell after the other, in this very process: for debuggers."""
 
 # No `from __future__ import annotations`: Hydra runs plugin modules outside sys.modules, where dataclasses
 # cannot resolve string annotations.
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+
+from hydra_plugins.runner_launchers.base import GridConfig, GridLauncher
 
 
 @dataclass
-class InlineConfig:
-    """No options."""
+class InlineConfig(GridConfig):
+    """No options of its own."""
 
     _target_: str = "hydra_plugins.runner_launchers.inline.InlineLauncher"
 
@@ -23,14 +21,11 @@ class InlineConfig:
 ConfigStore.instance().store(group="hydra/launcher", name="inline", node=InlineConfig, provider="runner")
 
 
-class InlineLauncher(Launcher):
+class InlineLauncher(GridLauncher):
     """Hands the whole grid to the runner."""
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's set-up; nothing of it is needed."""
+    def backend(self) -> Any:
+        """This process."""
+        from runner.local import Inline
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every cell; leaves the process with the grid's exit code."""
-        from runner.grid import run_grid
-
-        raise SystemExit(run_grid([list(o) for o in job_overrides]))
+        return Inline()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.build import build_part
@@ -56,6 +57,15 @@ class Guarded(Logger):
             self._logger = None
             fault = one_line(f"{type(error).__name__}: {error}")
             warn(f"{type(logger).__name__} failed at {what} ({fault}); the cell goes on without it")
+
+
+def afterwards(experiment: Path) -> list[str]:
+    """What is left for a person to do once an experiment's cells have ended: to upload what is local."""
+    runs = [run for run in (experiment / "wandb").glob("offline-run-*") if not any(run.glob("*.synced"))]
+    if not runs:
+        return []
+    count = f"{len(runs)} local W&B run{'' if len(runs) == 1 else 's'}"
+    return [f"{count}; upload: wandb sync {experiment / 'wandb'}/offline-run-*"]
 
 
 def warn(text: str) -> None:

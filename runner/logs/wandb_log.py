@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import one_line
 from runner.logs import FAULTS, Logger, warn
 from runner.logs.reach import bounded, logged_in, reachable
+from runner.machine import job_id
 from runner.records import FINISHED, CellFolder
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ class WandbLogger(Logger):
     """One W&B run a cell.
 
     Args:
-        mode: ``auto``: online where logged in and the server can be reached, otherwise offline.
+        mode: ``auto``: online where logged in and the server can be reached, otherwise, and in a batch
+            system's job, offline.
         project: W&B project.
         entity: W&B team or user; None for the account's default.
-        group: runs that W&B averages; None for ``<workload>.<algorithm>``.
+        group: runs that W&B shows together; None for the experiment's name.
         tags: on top of workload, algorithm, precision, kind of data and experiment.
         notes: free text.
         system_metrics: let wandb sample CPU, GPU and memory.
@@ -124,7 +126,8 @@ class WandbLogger(Logger):
         settings = self._set_up(wandb).settings
         if settings.mode == "disabled":
             return "disabled"
-        unwanted = self.mode == "auto" and settings.mode in ("offline", "dryrun")
+        # Nodes of a cluster often have no network, and hundreds of jobs at once would be turned away.
+        unwanted = self.mode == "auto" and (settings.mode in ("offline", "dryrun") or job_id() is not None)
         if self.mode == "offline" or unwanted or _offline_from_now_on:
             return "offline"
         if not logged_in(settings):
@@ -186,8 +189,8 @@ class WandbLogger(Logger):
             "project": self.project,
             "entity": self.entity,
             "name": f"{workload} · {label} · s{config['study']} t{config['trial']}"[:LONGEST],
-            "group": (self.group or f"{workload}.{label}")[:LONGEST],
-            "job_type": label[:LONGEST],
+            "group": (self.group or config["name"])[:LONGEST],
+            "job_type": workload[:LONGEST],
             "tags": list(dict.fromkeys(str(tag)[:LONGEST_TAG] for tag in tags)),
             "notes": self.notes,
         }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,3 +94,30 @@ class HalfALogger(Logger):
 
     def row(self, row: Mapping[str, Any]) -> None:
         print(row["loss"])
+
+
+class Tells(Plain):
+    """Prints where it runs."""
+
+    def go_wrong(self) -> None:
+        cores = sorted(os.sched_getaffinity(0))
+        print(json.dumps({"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "cores": cores, "pid": os.getpid()}))
+
+
+class KilledOnce(Plain):
+    """Takes its process down, unless it has done so before in this folder."""
+
+    def go_wrong(self) -> None:
+        mark = Path(os.environ["KILLED_ONCE"])
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hangs(Plain):
+    """Never comes back, whatever Python's signal handlers say."""
+
+    def go_wrong(self) -> None:
+        print("hanging", flush=True)
+        while True:
+            time.sleep(60)

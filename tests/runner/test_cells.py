@@ -17,8 +17,10 @@ import torch
 from runner.cell import Cell
 from runner.display import Display, outcome
 from runner.execute import run_cell
-from runner.grid import run_grid, run_one
-from runner.pool import Worker
+from runner.grid import job_of, run_grid
+from runner.local import Inline
+from runner.scheduler import Scheduler
+from runner.slots import Slots
 
 TIMES = ("seconds", "wall_seconds", "compile_seconds", "seconds_to_target", "cpu_seconds", "cpu_over_wall",
          "cpu_waited_seconds", "contended")  # fmt: skip
@@ -38,7 +40,7 @@ def result(c: Cell) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def run(c: Cell) -> dict[str, Any]:
-    c.submit()
+    c.submit(again=True)
     return run_cell(c.folder.path)
 
 
@@ -114,11 +116,11 @@ def test_charged_seconds_are_limited(tmp_path: Path) -> None:
 
 
 def test_the_same_cell_again_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = [f"results_dir={tmp_path}", "isolate=false", "workload.budget_samples=640"]
-    assert run_grid([overrides]) == 0
+    overrides = [f"results_dir={tmp_path}", "workload.budget_samples=640"]
+    assert run_grid([overrides], Inline()) == 0
     c = Cell.from_overrides(overrides)
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in c.folder.path.iterdir()}
-    assert run_grid([overrides]) == 0
+    assert run_grid([overrides], Inline()) == 0
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in c.folder.path.iterdir()} == before
     assert "(before)" in capsys.readouterr().err
 
@@ -130,7 +132,7 @@ def test_other_source_makes_a_result_stale_and_a_rerun_keeps_the_old_one(tmp_pat
     assert stale.state() == "stale"
     old = c.folder.path
     status = run(stale)
-    assert status["status"] == "done" and stale.state() == "done"
+    assert status["status"] == "done" and c.state() == "done"  # it says what really ran
     kept = list((tmp_path / "default" / "superseded").iterdir())
     assert len(kept) == 1 and kept[0].name.startswith(old.name)
     assert json.loads((kept[0] / "manifest.json").read_text())["source"] == c.source
@@ -161,19 +163,16 @@ def test_a_plugin_that_raises_fails_its_cell_alone(
     [("HardExits", "exit code 3"), ("Killed", "killed by SIGKILL"), ("Segfaults", "killed by SIGSEGV")],
 )
 def test_a_plugin_that_kills_its_process_fails_its_cell_alone(
-    tmp_path: Path, double: str, error: str
+    tmp_path: Path, double: str, error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    worker, bad, good = Worker(), faulty(tmp_path, double), cell(tmp_path, "workload.budget_samples=640")
-    try:
-        with Display(2) as display:
-            record = run_one(bad, display, worker)
-            after = run_one(good, display, worker)
-            assert display.summary([record, after]) == 1
-    finally:
-        worker.close()
+    bad, good = faulty(tmp_path, double), cell(tmp_path, "workload.budget_samples=640")
+    display = train(bad, good)
+    record, after = (display.statuses[c.folder.path] for c in (bad, good))
+    assert display.summary() == 1
     assert record["status"] == "failed" and error in record["error"]
     assert error in bad.folder.error_file.read_text()
     assert after["status"] == "done"
+    assert "trying once more" in capsys.readouterr().err
 
 
 def test_a_failed_cell_runs_again_and_keeps_no_old_traceback(tmp_path: Path) -> None:
@@ -197,12 +196,8 @@ def test_nan_is_diverged_and_finished(tmp_path: Path) -> None:
 def test_what_a_plugin_prints_goes_to_the_cells_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    c, worker = faulty(tmp_path, "Prints"), Worker()
-    c.submit()
-    try:
-        worker.run(c.folder)
-    finally:
-        worker.close()
+    c = faulty(tmp_path, "Prints")
+    train(c)
     assert c.folder.log_file.read_text() == "a word from the plugin\n"
     assert "a word" not in capfd.readouterr().out
 
@@ -212,12 +207,22 @@ def test_a_constructor_that_refuses_a_value_is_the_users_mistake(tmp_path: Path)
     record = run(c)
     assert record["user_error"] and "unexpected keyword argument 'maximise'" in record["error"]
     with Display(1) as display:
-        assert display.summary([record]) == 2
+        display.ended(job_of(c), record)
+        assert display.summary() == 2
 
 
 def test_a_step_that_draws_nothing_is_stopped(tmp_path: Path) -> None:
     c = cell(tmp_path, "+algorithm.sampler._target_=tests.doubles.faults.Hoarder")
     assert "drew no rows" in run(c)["error"]
+
+
+def train(*cells: Cell) -> Display:
+    """Bring cells to their end in one worker process."""
+    with Display(len(cells)) as display, Scheduler(Slots.here(workers=1), display) as scheduler:
+        for c in cells:
+            c.submit()
+        assert scheduler.run(job_of(c) for c in cells)
+    return display
 
 
 def faulty(tmp_path: Path, double: str, *overrides: str) -> Cell:

@@ -20,7 +20,9 @@ import yaml
 
 from runner.cell import Cell
 from runner.execute import run_cell
-from runner.pool import Worker
+from runner.grid import job_of
+from runner.scheduler import Job, Scheduler, Silent
+from runner.slots import Slots
 from tests.doubles import wandb_world
 from tests.doubles.wandb_world import Offline, offline_runs
 
@@ -77,7 +79,7 @@ def test_names_group_studies_and_survive_the_labels_characters(tmp_path: Path) -
     assert "[lr=0.1]" in label
     assert run.run.run_id == f"{c.id}-{c.source}" and re.fullmatch(r"[A-Za-z0-9_-]+", run.run.run_id)
     assert run.run.display_name == f"{workload} · {label} · s3 t0"
-    assert run.run.run_group == f"{workload}.{label}" and run.run.job_type == label and run.run.project == "p"
+    assert run.run.run_group == "demo" and run.run.job_type == workload and run.run.project == "p"
     assert list(run.run.tags) == ["digits", "embedded", "fp32", label, "demo"]
     axes = {metric.name or metric.glob_name: metric.step_metric for metric in run.metrics}
     assert axes == {"samples": "", "steps": "", "seconds": "", "*": "samples"}
@@ -165,23 +167,30 @@ def test_a_warm_worker_logs_cell_after_cell_and_takes_the_service_with_it(tmp_pa
     cells = [
         cell(tmp_path, f"study={s}", "workload.budget_samples=9600", "checkpoint_every=0.01") for s in (0, 1)
     ]
-    worker = Worker()
+    seen: list[list[int]] = []
 
-    def kill() -> None:
-        assert worker._process is not None
-        worker._process.kill()
+    class Observer(Silent):
+        kill = False
 
-    try:
-        assert worker.run(cells[0].folder)["status"] == "done"
-        assert worker._process is not None
-        service = children(worker._process.pid, "wandb-core")
-        assert len(service) == 1
-        assert worker.run(cells[1].folder, at_row(4, kill))["status"] == "failed"
-        wait_for(lambda: not alive(service), "the service outlived a killed worker")
-        assert worker.run(cells[1].folder)["status"] == "done"
-        service = children(worker._process.pid, "wandb-core")
-    finally:
-        worker.close()
+        def ended(self, job: Job, status: dict[str, Any]) -> None:
+            super().ended(job, status)
+            seen.append(children(scheduler._idle[0].pid, "wandb-core"))
+
+        def event(self, job: Job, event: dict[str, Any]) -> None:
+            if self.kill and event["event"] == "row" and len(cells[1].folder.evals()) > 3:
+                (worker,) = scheduler._busy
+                self.kill, _ = False, seen.append(children(worker.pid, "wandb-core"))
+                worker.kill()
+
+    observer = Observer()
+    with Scheduler(Slots.here(workers=1), observer) as scheduler:
+        assert scheduler.run([job_of(cells[0])])
+        assert len(seen[0]) == 1
+        observer.kill = True
+        assert scheduler.run([job_of(cells[1])])
+        killed, service = seen[1:]
+        wait_for(lambda: not alive(killed), "the service outlived a killed worker")
+    assert [status["status"] for status in observer.statuses.values()] == ["done", "done"]
     wait_for(lambda: not alive(service), "the service outlived its worker")
     runs = {run.run.run_id: run for run in offline_runs(tmp_path / "default")}
     assert set(runs) == {f"{c.id}-{c.source}" for c in cells}

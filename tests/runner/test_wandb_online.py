@@ -54,13 +54,25 @@ def test_a_preempted_cell_goes_on_in_its_run(
     (name,) = server.runs
     run = server.runs[name]
     assert name == f"{c.id}-{c.source}" and run["preempting"] and run["exitcode"] == 1
-    assert run["tags"][0] == "mine" and run["groupName"] == f"{c.config['workload_label']}.adamw"
+    assert run["tags"][0] == "mine"
+    assert run["groupName"] == "default" and run["jobType"] == c.config["workload_label"]
     assert rows_of(run) == c.folder.evals() and len(run["history"]) == 3
     assert run_cell(c.folder.path)["status"] == "done"
     assert list(server.runs) == [name] and run["exitcode"] == 0
     assert rows_of(run) == c.folder.evals() and len(run["history"]) == 6
     assert {"status": "done", **c.folder.status()["summary"]}.items() <= run["summary"].items()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_job_of_a_cluster_logs_offline_unless_told_otherwise(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    c, told = cell(tmp_path), cell(tmp_path, "study=1", "log.mode=online")
+    run_cell(c.folder.path)
+    assert server.runs == {} and len(offline_runs(tmp_path / "default")) == 1
+    run_cell(told.folder.path)
+    assert list(server.runs) == [f"{told.id}-{told.source}"]
 
 
 def test_rows_that_the_server_lacks_are_sent_at_the_resume(tmp_path: Path, server: Server) -> None:

@@ -46,7 +46,7 @@ def test_it_conforms_as_written(checkout: Path) -> None:
 
 
 def test_it_trains_as_written(checkout: Path) -> None:
-    line = ("algorithm=adamw", "workload=my_points", "workload.target=0.8", "log=none", "isolate=false")
+    line = ("algorithm=adamw", "workload=my_points", "workload.target=0.8", "log=none")
     done = python(checkout, "-m", "runner", *line)
     assert done.returncode == 0 and "hit accuracy" in done.stderr, done.stderr
 

@@ -11,6 +11,7 @@ import pytest
 
 from runner.config import compose
 from runner.grid import run_grid
+from runner.local import Inline
 from tests.workloads.test_logreg import DATA, random_rows, write
 
 Command = Callable[..., "CompletedProcess[str]"]
@@ -23,8 +24,8 @@ def statuses(folder: Path) -> list[dict]:
 
 def run(tmp_path: Path, *grid: list[str]) -> list[list[dict]]:
     """What ``python -m runner`` does, in this process; the evaluations of each cell, in the grid's order."""
-    common = [*SHORT, "isolate=false", f"results_dir={tmp_path}"]
-    assert run_grid([[*common, f"name=cell{i}", *cell] for i, cell in enumerate(grid)]) == 0
+    common = [*SHORT, f"results_dir={tmp_path}"]
+    assert run_grid([[*common, f"name=cell{i}", *cell] for i, cell in enumerate(grid)], Inline()) == 0
     files = [next(tmp_path.glob(f"cell{i}/cells/*/evals.jsonl")) for i in range(len(grid))]
     return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
 

@@ -1,0 +1,63 @@
+"""What was launched, when, by whom: a folder a launch under the experiment's ``jobs/``, never used twice."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.files import read_json, write_json
+from runner.lock import runs_here, this_process
+
+
+@dataclass
+class Launch:
+    """One launch of an experiment.
+
+    Attributes:
+        path: its folder.
+        record: ``launcher``, ``host``, ``pid``, ``command``, ``options``, ``submitted``, ``ended``, and what
+            a launcher adds (``arrays`` of a batch system).
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def create(cls, experiment: Path, launcher: str, options: Mapping[str, Any]) -> Launch:
+        """Record a launch by this process.
+
+        Raises:
+            OSError: where the experiment's folder cannot be written.
+        """
+        path = experiment / "jobs" / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
+        path.mkdir(parents=True)
+        record = {
+            "launcher": launcher,
+            **this_process(),
+            "command": sys.argv,
+            "options": dict(options),
+            "submitted": time.time(),
+            "ended": None,
+        }
+        write_json(path / "job.json", record)
+        return cls(path, record)
+
+    def update(self, **facts: Any) -> None:
+        """Add to the record, on disk too."""
+        self.record |= facts
+        write_json(self.path / "job.json", self.record)
+
+    def alive(self) -> bool:
+        """Whether the launching process still runs, as far as this machine can see."""
+        return self.record.get("ended") is None and bool(runs_here(self.record))
+
+
+def launches(experiment: Path) -> list[Launch]:
+    """The experiment's launches, oldest first."""
+    found = ((path.parent, read_json(path)) for path in sorted(experiment.glob("jobs/*/job.json")))
+    return [Launch(path, record) for path, record in found if record is not None]

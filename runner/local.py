@@ -1,0 +1,68 @@
+"""Backends on this machine: worker processes on its devices, or this very process."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from runner.display import Display
+from runner.grid import Grid
+from runner.scheduler import Job, Scheduler
+from runner.slots import Slots
+
+
+@dataclass
+class Local:
+    """One worker process a device slot.
+
+    Attributes:
+        workers: cells at once; None: cores divided by threads a cell, or one a GPU.
+        per_gpu: cells at once on a GPU; above 1 they count as contended.
+        warm: keep workers between cells; False: a process a cell.
+    """
+
+    workers: int | None = None
+    per_gpu: int = 1
+    warm: bool = True
+    name = "local"
+
+    def options(self) -> dict[str, Any]:
+        """For the launch's record."""
+        return dataclasses.asdict(self)
+
+    def run(self, grid: Grid, display: Display) -> bool:
+        """Run the grid's cells; False when a signal stopped it."""
+        with Scheduler(Slots.here(self.workers, self.per_gpu), display, self.warm) as scheduler:
+            scheduler.warm_up()
+            return scheduler.run(job for job, _ in grid.todo())
+
+
+@dataclass
+class Inline:
+    """One cell after the other in this process: for debuggers."""
+
+    name = "inline"
+
+    def options(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def run(self, grid: Grid, display: Display) -> bool:
+        """Run the grid's cells; False when a signal stopped it."""
+        from runner.execute import run_cell
+
+        return all(run_here(job, display, run_cell) for job in _jobs(grid))
+
+
+def run_here(job: Job, display: Display, run_cell: Any) -> bool:
+    """Train a cell in this process; False when a signal stopped it."""
+    display.started(job)
+    status = run_cell(job.path, lambda event: display.event(job, event))
+    display.ended(job, status)
+    return status["status"] != "preempted"
+
+
+def _jobs(grid: Grid) -> Iterator[Job]:
+    return (job for job, _ in grid.todo())

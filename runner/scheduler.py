@@ -1,0 +1,324 @@
+"""Run cells on the slots there are: warm workers, one a slot; a death costs what came after a checkpoint.
+
+One thread, one loop: hand ready cells to free slots, hear what workers say, draw the next cell. Cells are
+drawn one by one, so the first starts at once, however long the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from runner.files import read_json
+from runner.lock import holder
+from runner.pool import Event, Worker, out_of_memory_kills, record_death
+from runner.records import FINISHED, CellFolder
+from runner.slots import Slot, Slots
+
+ATTEMPTS = 2  # how often a cell may take its worker down with it
+LOOK_ELSEWHERE = 1.0  # seconds between two looks at cells that other processes work on
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted cell: where it is, and what it needs."""
+
+    path: Path
+    device: str = "cpu"
+    threads: int = 1
+    title: str = ""
+    note: str = ""  # how it begins, where that is not from nothing
+
+    @classmethod
+    def at(cls, path: Path) -> Job:
+        """The cell that was submitted in a folder."""
+        card = read_json(path / "cell.json") or {}
+        note = "from its checkpoint" if (path / "checkpoint.pt").exists() else ""
+        return cls(path, card.get("device", "cpu"), card.get("threads", 1), path.name, note)
+
+
+class Observer(Protocol):
+    """What the scheduler tells."""
+
+    def started(self, job: Job) -> None:
+        """A worker has got the cell."""
+        ...
+
+    def event(self, job: Job, event: Event) -> None:
+        """Progress: an evaluation, or a heartbeat."""
+        ...
+
+    def ended(self, job: Job, status: dict[str, Any]) -> None:
+        """The cell has ended, one way or the other."""
+        ...
+
+    def again(self, job: Job, reason: str) -> None:
+        """The cell's worker has died; it goes on in another."""
+        ...
+
+    def waiting(self, jobs: Sequence[Job]) -> None:
+        """Nothing is left to do but to wait for cells that other processes work on."""
+        ...
+
+    def stopping(self) -> None:
+        """A signal has come: cells write their checkpoints."""
+        ...
+
+
+class Silent:
+    """An observer that shows nothing.
+
+    Attributes:
+        statuses: folder of a cell -> its final status record.
+    """
+
+    def __init__(self) -> None:
+        self.statuses: dict[Path, dict[str, Any]] = {}
+
+    def ended(self, job: Job, status: dict[str, Any]) -> None:
+        """Keep the status."""
+        self.statuses[job.path] = status
+
+    def started(self, job: Job) -> None:
+        """Nothing."""
+
+    def event(self, job: Job, event: Event) -> None:
+        """Nothing."""
+
+    def again(self, job: Job, reason: str) -> None:
+        """Nothing."""
+
+    def waiting(self, jobs: Sequence[Job]) -> None:
+        """Nothing."""
+
+    def stopping(self) -> None:
+        """Nothing."""
+
+
+class Scheduler:
+    """Keeps the workers of one process.
+
+    Args:
+        slots: the devices.
+        observer: is told.
+        warm: keep workers between cells; False: a process a cell.
+        wait: stay until cells that other processes work on are finished, too; take over where they are not.
+        signals: which ask for checkpoints and a stop; a second one kills.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        observer: Observer,
+        warm: bool = True,
+        wait: bool = True,
+        signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+    ) -> None:
+        self.slots, self.observer, self.warm, self.wait, self.signals = slots, observer, warm, wait, signals
+        self.stopped = 0  # signals so far
+        self._ready: deque[Job] = deque()
+        self._elsewhere: list[Job] = []
+        self._idle: list[Worker] = []
+        self._leaving: list[Worker] = []
+        self._busy: dict[Worker, tuple[Job, Slot]] = {}
+        self._deaths: Counter[Path] = Counter()
+        self._selector = selectors.DefaultSelector()
+        self._oom_kills = out_of_memory_kills()
+
+    def run(self, jobs: Iterable[Job]) -> bool:
+        """Bring every cell to its end; returns False when a signal stopped it before.
+
+        Exceptions raised while jobs are drawn stop the running cells, then go on to the caller.
+        """
+        source: Iterator[Job] | None = iter(jobs)
+        with self._listening():
+            try:
+                while True:
+                    self._feed()
+                    if self.stopped or (source is None and not self._ready):
+                        if not self._busy and (self.stopped or not self._elsewhere):
+                            return not self.stopped
+                        self._hear(LOOK_ELSEWHERE)
+                        self._look_elsewhere()
+                    else:
+                        self._hear(0 if source is not None else None)
+                        source = self._draw(source)
+            except BaseException:
+                self.observer = Silent()  # what went wrong is all that is to be said
+                self.stop()
+                self._drain()
+                raise
+
+    def warm_up(self) -> None:
+        """Start a worker now: it imports torch while the first cell is being composed."""
+        if not self._idle:
+            self._idle.append(self._new_worker(Slot(gpu=self.slots.gpus[0] if self.slots.gpus else None).env))
+
+    def stop(self) -> None:
+        """Ask the running cells to checkpoint and stop; the second time, kill them."""
+        self.stopped += 1
+        for worker in self._busy:
+            worker.interrupt() if self.stopped == 1 else worker.kill()
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in [*self._idle, *self._busy]:
+            self._dismiss(worker)
+        for worker in self._leaving:
+            worker.close()
+        self._idle.clear()
+        self._leaving.clear()
+
+    def __enter__(self) -> Scheduler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the loop ----------------------------------------------------------------------------------
+
+    def _draw(self, source: Iterator[Job] | None) -> Iterator[Job] | None:
+        if source is not None:
+            job = next(source, None)
+            if job is None:
+                return None
+            self._ready.append(job)
+        return source
+
+    def _feed(self) -> None:
+        """Start the first cells in line; one that needs many cores is not overtaken for ever."""
+        while self._ready and not self.stopped:
+            job = self._ready[0]
+            slot = self.slots.take(job.device, job.threads)
+            if slot is None:
+                return
+            self._ready.popleft()
+            worker = self._worker_for(slot)
+            self._busy[worker] = job, slot
+            worker.begin(job.path, slot)
+            if self.stopped:  # by a signal that came just now, and missed this worker
+                worker.interrupt()
+            self.observer.started(job)
+
+    def _hear(self, timeout: float | None) -> None:
+        for key, _ in self._selector.select(timeout):
+            worker: Worker = key.fileobj  # pyright: ignore[reportAssignmentType]
+            for event in worker.events():
+                self._on(worker, event)
+
+    def _on(self, worker: Worker, event: Event) -> None:
+        if worker not in self._busy:
+            if event["event"] == "died" and worker in self._idle:
+                self._idle.remove(worker)
+                self._forget(worker)
+            return
+        job, slot = self._busy[worker]
+        if event["event"] in ("row", "heartbeat"):
+            self.observer.event(job, event)
+        elif event["event"] in ("end", "died"):
+            del self._busy[worker]
+            self.slots.give(slot)
+            self._died(worker, job) if event["event"] == "died" else self._ended(worker, job, event["status"])
+
+    def _ended(self, worker: Worker, job: Job, status: dict[str, Any]) -> None:
+        if self.warm and status["status"] != "preempted":
+            self._idle.append(worker)
+        else:
+            self._dismiss(worker)
+        if status.get("elsewhere"):
+            self._elsewhere.append(job)
+            if not self.wait:
+                self.observer.ended(job, status)
+        elif status["status"] == "preempted" and not self.stopped and self._may_go_on(job):
+            self.observer.again(job, "its worker was told to stop")
+        else:
+            self.observer.ended(job, status)
+
+    def _died(self, worker: Worker, job: Job) -> None:
+        code = self._forget(worker)
+        if self.stopped:
+            self.observer.ended(job, {"status": "preempted", "error": "stopped at once"})
+            return
+        kills, before = out_of_memory_kills(), self._oom_kills
+        self._oom_kills = kills
+        if self._may_go_on(job):
+            self.observer.again(job, f"its worker ended with exit code {code}")
+        else:
+            self.observer.ended(job, record_death(job.path, code, out_of_memory=kills > before))
+
+    def _may_go_on(self, job: Job) -> bool:
+        self._deaths[job.path] += 1
+        if self._deaths[job.path] >= ATTEMPTS:
+            return False
+        self._ready.appendleft(job)
+        return True
+
+    def _look_elsewhere(self) -> None:
+        """Cells that others worked on: finished by now, or left behind and ours to go on with."""
+        if self.stopped or not self._elsewhere or self._busy or not self.wait:
+            if not self.wait:
+                self._elsewhere.clear()
+            return
+        self.observer.waiting(self._elsewhere)
+        for job in list(self._elsewhere):
+            status = CellFolder(job.path).status()
+            if holder(job.path) is not None:
+                continue
+            if status["status"] in (*FINISHED, "failed", "oom", "timeout"):
+                self.observer.ended(job, status)
+            else:
+                self._ready.append(job)
+            self._elsewhere.remove(job)
+
+    def _drain(self) -> None:
+        while self._busy:
+            self._hear(None)
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def _worker_for(self, slot: Slot) -> Worker:
+        for worker in [worker for worker in self._idle if worker.env == slot.env]:
+            self._idle.remove(worker)
+            if worker.alive():
+                return worker
+            self._forget(worker)  # it has died between two cells: nothing is lost
+        return self._new_worker(slot.env)
+
+    def _new_worker(self, env: dict[str, str]) -> Worker:
+        worker = Worker(env)
+        self._selector.register(worker, selectors.EVENT_READ)
+        return worker
+
+    def _dismiss(self, worker: Worker) -> None:
+        """Let it end in its own time."""
+        self._selector.unregister(worker)
+        worker.dismiss()
+        self._leaving.append(worker)
+
+    def _forget(self, worker: Worker) -> int:
+        """Reap a worker that has died; returns its exit code."""
+        self._selector.unregister(worker)
+        return worker.close()
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        def handle(_number: int, _frame: object) -> None:
+            # A handler rather than an exception: nothing that is being read or written breaks off half-way.
+            if not self.stopped:
+                self.observer.stopping()
+            self.stop()
+
+        before: dict[int, Any] = {}
+        with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to handle
+            before = {number: signal.signal(number, handle) for number in self.signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,221 @@
+"""Locks: one holder, taken over only from the dead, and nothing written by who has lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import lock as module
+from runner.lock import Lock, LostLock, holder
+from runner.records import CellFolder
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from runner.lock import Lock, LostLock
+from runner.records import CellFolder
+path = Path(sys.argv[1])
+lock = Lock.acquire(path)
+folder = CellFolder(path, lock.check)
+print("held", flush=True)
+for line in sys.stdin:
+    try:
+        folder.append_eval({"by": "holder"})
+        print("wrote", flush=True)
+    except LostLock:
+        print("lost", flush=True)
+"""
+
+
+class Holder:
+    """A process that holds the lock on ``path`` and appends a row when told to."""
+
+    def __init__(self, path: Path, beat: float = 10) -> None:
+        env = {**os.environ, "RUNNER_BEAT": str(beat)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], text=True, env=env, **pipes)
+        assert self.hear() == "held"
+
+    def hear(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def append(self) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.hear()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+def until(condition: Any, seconds: float = 30) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return found
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    first = Lock.acquire(tmp_path)
+    assert first is not None and Lock.acquire(tmp_path) is None
+    record = holder(tmp_path)
+    assert record is not None and record["pid"] == os.getpid() and record["job"] is None
+    first.check()
+    first.release()
+    assert holder(tmp_path) is None and list(tmp_path.iterdir()) == []
+    second = Lock.acquire(tmp_path, job="7_1")
+    assert second is not None and holder(tmp_path)["job"] == "7_1"  # pyright: ignore[reportOptionalSubscript]
+    second.release()
+    second.release()
+
+
+def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
+    for attempt in range(20):
+        cell = tmp_path / str(attempt)
+        cell.mkdir()
+        got: list[Lock] = []
+        start = threading.Barrier(8)
+
+        def try_it(cell: Path = cell, got: list[Lock] = got, start: threading.Barrier = start) -> None:
+            start.wait()
+            if (lock := Lock.acquire(cell)) is not None:
+                got.append(lock)
+
+        threads = [threading.Thread(target=try_it) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1
+        got[0].release()
+
+
+def test_a_killed_holder_is_replaced_at_once(tmp_path: Path) -> None:
+    other = Holder(tmp_path)
+    try:
+        assert Lock.acquire(tmp_path) is None
+        assert other.append() == "wrote"
+        other.process.send_signal(signal.SIGKILL)
+        other.process.wait()
+        mine = Lock.acquire(tmp_path)
+        assert mine is not None and mine.path.name == "lock.2"
+        assert sorted(p.name for p in tmp_path.glob("lock.*")) == ["lock.2"]
+        mine.release()
+    finally:
+        other.end()
+
+
+def test_a_paused_holder_is_replaced_and_writes_nothing_when_it_wakes(tmp_path: Path) -> None:
+    other = Holder(tmp_path, beat=0.1)
+    try:
+        other.process.send_signal(signal.SIGSTOP)
+        mine = until(lambda: Lock.acquire(tmp_path))
+        CellFolder(tmp_path, mine.check).append_eval({"by": "me"})
+        other.process.send_signal(signal.SIGCONT)
+        assert other.append() == "lost"
+        time.sleep(0.5)  # a few of its heartbeats
+        mine.check()
+        assert holder(tmp_path)["pid"] == os.getpid()  # pyright: ignore[reportOptionalSubscript]
+        mine.release()
+        assert other.append() == "lost"  # nor after the lock has been given back
+        again = Lock.acquire(tmp_path)  # nor when the file has its old name again
+        assert again is not None and again.path.name == "lock.1" and other.append() == "lost"
+        again.release()
+    finally:
+        other.end()
+    assert CellFolder(tmp_path).evals() == [{"by": "me"}]
+
+
+def test_a_living_holder_is_never_replaced_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNNER_BEAT", "0.05")
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None
+    for _ in range(20):
+        time.sleep(0.05)
+        assert holder(tmp_path) is not None and Lock.acquire(tmp_path) is None
+    mine.release()
+
+
+def test_a_holder_elsewhere_counts_until_its_heartbeat_stops(tmp_path: Path) -> None:
+    path = tmp_path / "lock.3"
+    path.write_text(json.dumps({"token": "x", "host": "far", "pid": 1, "boot": "b", "every": 10}) + "\n")
+    assert holder(tmp_path) is not None and Lock.acquire(tmp_path) is None
+    old = time.time() - 89
+    os.utime(path, (old, old))
+    assert Lock.acquire(tmp_path) is None
+    old = time.time() - 91
+    os.utime(path, (old, old))
+    assert holder(tmp_path) is None
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None and mine.path.name == "lock.4"
+    mine.release()
+
+
+def test_a_clock_that_runs_ahead_takes_nothing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock.1"
+    path.write_text(json.dumps({"host": "far", "pid": 1, "boot": "b", "every": 10}) + "\n")
+    now = time.time
+    monkeypatch.setattr(module.time, "time", lambda: now() + 3600)
+    assert Lock.acquire(tmp_path) is None
+
+
+def test_a_lock_that_was_being_written_counts_as_held(tmp_path: Path) -> None:
+    (tmp_path / "lock.1").touch()
+    assert Lock.acquire(tmp_path) is None
+
+
+def test_the_number_of_a_process_that_ended_may_be_another_ones(tmp_path: Path) -> None:
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None
+    record = json.loads(mine.path.read_text())
+    mine.release()
+    (tmp_path / "lock.1").write_text(json.dumps({**record, "born": "1"}) + "\n")
+    assert holder(tmp_path) is None
+
+
+def test_what_a_killed_writer_left_half_written_is_swept_up(tmp_path: Path) -> None:
+    (tmp_path / ".status.json.abc.tmp").write_text("{")
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None and [p.name for p in tmp_path.iterdir()] == ["lock.1"]
+    mine.release()
+
+
+def test_every_write_of_a_cell_asks_for_the_lock(tmp_path: Path) -> None:
+    folder = CellFolder(tmp_path)
+    folder.create({"a": 1}, {})
+    folder.append_eval({"eval_index": 0})
+    folder.set_status("running")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def lost() -> None:
+        raise LostLock
+
+    guarded = CellFolder(tmp_path, lost)
+    for write in (
+        lambda: guarded.set_status("done"),
+        lambda: guarded.append_eval({"eval_index": 1}),
+        lambda: guarded.keep_evals(0),
+        lambda: guarded.update_manifest({"x": 1}),
+        lambda: guarded.fail("no", "trace"),
+    ):
+        with pytest.raises(LostLock):
+            write()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
