@@ -1,0 +1,235 @@
+"""``python -m runner.retry results/<name>``: run what failed, went stale or was left behind once more.
+
+The cells' own resolved configs are read, never ``conf/``. They run as a grid's cells do, where the last
+launch of the experiment ran unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.cell import Cell, identity
+from runner.display import Display
+from runner.errors import UserError, nearest, one_line
+from runner.grid import Backend, Grid, run
+from runner.local import Inline, Local
+from runner.records import CellFolder
+from runner.resources import DEFAULTS, FACTOR, completed
+from runner.scheduler import Job
+from runner.source import source_hashes
+from runner.survey import FAILED, LEFT, STATES, Seen, View, look, pick, place
+
+AGAIN = (*FAILED, "stale", *LEFT)
+LAUNCHERS = ("local", "slurm", "inline")
+PREFIX = "hydra.launcher."
+NEEDED = ("id", "label", "workload_label", "study", "trial", "device", "threads", "workload", "algorithm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cells.
+
+    Returns:
+        0 when every one of them is done or diverged (or queued), 1 when one failed, 2 for bad input, 130
+        after Ctrl-C.
+    """
+    options = _parser().parse_intermixed_args(argv)
+    try:
+        return _retry(options)
+    except UserError as error:
+        Display.error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.retry",
+        description=f"Run the cells of an experiment once more that are {', '.join(AGAIN)}, and that nobody "
+        "works on or has in a queue.",
+        epilog="Options of the launcher follow as key=value: workers=4, hydra.launcher.partition=gpu.",
+    )
+    parser.add_argument("folder", type=Path, help="results/<name>, or the folder of one cell")
+    parser.add_argument("set", nargs="*", metavar="key=value", help="options of the launcher")
+    parser.add_argument("--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="these alone")
+    parser.add_argument("--states", help=f"these alone, of {','.join(AGAIN)}")
+    parser.add_argument("--launcher", choices=LAUNCHERS, help="default: that of the last launch")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
+    return parser
+
+
+def _retry(options: argparse.Namespace) -> int:
+    # `--cells a b workers=4`: argparse gives all three to --cells.
+    settings = [*options.set, *filter(_is_option, options.cells)]
+    experiment, only = place(options.folder)
+    view = look(experiment)
+    patterns = [word for word in options.cells if not _is_option(word)] + ([only] if only else [])
+    chosen = select(view, patterns, states(options.states))
+    launcher, given = how(view, options.launcher, assignments(settings))
+    display = Display()
+    backend, then = backend_of(launcher, given)
+    for notice in view.notices:
+        display.notice(notice)
+    if not chosen:
+        print(f"{experiment}: nothing to retry{_instead(view, patterns)}")
+        return 0
+    return run(Retry((), backend, display, experiment=experiment, chosen=chosen), options.dry_run, then)
+
+
+def _is_option(word: str) -> bool:
+    """Cells' names hold ``=``, too: ``digits.adamw_lr=0.1.s0.t0.*``."""
+    from runner.slurm.options import SlurmOptions
+
+    key = word.partition("=")[0]
+    known = {option.name for kind in (Local, SlurmOptions) for option in dataclasses.fields(kind)}
+    return "=" in word and (key.startswith(PREFIX) or key in known)
+
+
+def states(text: str | None) -> tuple[str, ...]:
+    """The words of ``--states``; every one that retry is for, without it.
+
+    Raises:
+        UserError: for a word that is none of them.
+    """
+    words = AGAIN if text is None else tuple(word.strip() for word in text.split(","))
+    for word in words:
+        if word not in AGAIN:
+            why = "a cell in this state is not run again" if word in STATES else nearest(word, AGAIN)
+            raise UserError(f"--states {word}: {why}")
+    return words
+
+
+def select(view: View, patterns: Sequence[str], wanted: Sequence[str]) -> list[Seen]:
+    """The cells to run: in a wanted state, named if any are, and nobody comes for them anyway."""
+    cells = pick(view.cells, patterns) if patterns else view.cells
+    return [cell for cell in cells if cell.state in wanted and not cell.coming]
+
+
+def _instead(view: View, patterns: Sequence[str]) -> str:
+    cells = pick(view.cells, patterns) if patterns else view.cells
+    counts = Counter(cell.state for cell in cells)
+    return f": {', '.join(f'{n} {state}' for state, n in counts.items())}" if counts else ": it has no cells"
+
+
+# -- where they run ----------------------------------------------------------------------------------
+
+
+def assignments(words: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` with values as YAML reads them.
+
+    Raises:
+        UserError: for a word without ``=``.
+    """
+    import yaml
+
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word}: wants key=value")
+        try:
+            found[key.removeprefix(PREFIX)] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"{word}: {one_line(str(error))}") from error
+    return found
+
+
+def how(view: View, launcher: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The launcher and its options: those of the last launch, with changes."""
+    last = view.launched[-1].record if view.launched else {}
+    chosen = launcher or last.get("launcher", "local")
+    before = last.get("options", {}) if chosen == last.get("launcher") else {}
+    return chosen, {**before, **given}
+
+
+def backend_of(launcher: str, options: Mapping[str, Any]) -> tuple[Backend, str | None]:
+    """The backend with these options, and what follows the cells (``then``).
+
+    Raises:
+        UserError: for an unknown launcher or option, or a bad value.
+    """
+    if launcher == "slurm":
+        from runner.slurm.backend import Slurm
+
+        return Slurm(**options), None  # what follows is a job of its own
+    kinds: dict[str, Any] = {"local": Local, "inline": Inline}
+    if launcher not in kinds:
+        raise UserError(f"--launcher {launcher}: {nearest(launcher, LAUNCHERS)}")
+    mine = {key: value for key, value in options.items() if key != "then"}
+    known = [option.name for option in dataclasses.fields(kinds[launcher])]
+    for key, value in mine.items():
+        if key not in known:
+            raise UserError(
+                f"{key}: the {launcher} launcher has no such option; {nearest(key, [*known, 'then'])}"
+            )
+        _check(key, value)
+    return kinds[launcher](**mine), options.get("then")
+
+
+def _check(key: str, value: Any) -> None:
+    if key == "warm" and not isinstance(value, bool):
+        raise UserError(f"{key}: got {value!r}, wants true or false")
+    none_is_good = key == "workers" and value is None
+    if key in ("workers", "per_gpu") and not none_is_good and not (type(value) is int and value > 0):
+        raise UserError(f"{key}: got {value!r}, wants an integer of at least 1")
+
+
+# -- the cells ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Retry(Grid):
+    """A grid whose cells have folders already.
+
+    Attributes:
+        experiment: where they are now, whatever their configs say.
+        chosen: the cells.
+    """
+
+    experiment: Path = Path()
+    chosen: Sequence[Seen] = field(default_factory=list)
+
+    def cells(self) -> Iterator[Cell]:
+        """The chosen cells; one that cannot be read counts as failed, and does not stop the others."""
+        self.display.expects(len(self.chosen))
+        for seen in self.chosen:
+            try:
+                cell = restored(self.experiment, seen.name)
+            except Exception as error:  # a damaged config can fail anywhere
+                problem = one_line(f"config.yaml cannot be used: {type(error).__name__}: {error}")
+                self.display.ended(Job(seen.path, title=seen.title), {"status": "failed", "error": problem})
+                continue
+            if identity(cell.config) != cell.id:
+                self.display.notice(
+                    "composed today, these cells would have other ids: the config's format has changed; they "
+                    "keep their ids and their folders"
+                )
+            yield cell
+
+
+def restored(experiment: Path, name: str) -> Cell:
+    """A cell from its folder alone, as it was submitted; only where it lies may have changed.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, yaml.YAMLError: for a folder without a good config.
+    """
+    folder = CellFolder(experiment / "cells" / name)
+    config = folder.config()
+    if not isinstance(config, dict):
+        raise ValueError("it holds no mapping")
+    if missing := [key for key in NEEDED if key not in config]:
+        raise ValueError(f"{missing[0]} is missing")
+    config |= {"results_dir": str(experiment.parent), "name": experiment.name}
+    config.setdefault("resources", completed({**DEFAULTS, FACTOR: 1.0, "share": 1.0}, config, 1.0))
+    return Cell(config, folder, source_hashes(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

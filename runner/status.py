@@ -1,0 +1,285 @@
+"""``python -m runner.status results/<name>``: how an experiment does. Reads only, from any machine that sees
+the folder; on a terminal the table stays and follows until nothing runs any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from runner.display import plural
+from runner.errors import UserError, one_line
+from runner.launch import Launch
+from runner.survey import FAILED, Seen, View, duration, experiments, look, place
+
+REFRESH = 2.0  # seconds between two looks; more where a look takes long
+SHARE = 5  # of the time at most this part is spent looking: others use the file system, too
+SHOWN = 20  # failures, and running cells, that are listed without --cells
+LAUNCHES = 3  # ended launches that are listed
+COLOURS = {"done": "green", "diverged": "green", "running": "cyan", "queued": "cyan", "killed": "yellow",
+           "preempted": "yellow", "stale": "yellow", **dict.fromkeys(FAILED, "red")}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Show the experiment; 2 for bad input."""
+    options = _parser().parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        if not (options.folder / "cells").is_dir() and (found := experiments(options.folder)):
+            console.print(_overview(found))
+        else:
+            _show(options, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.status", description="How an experiment does. Reads only."
+    )
+    parser.add_argument("folder", type=Path, help="results/<name>; results alone lists the experiments")
+    parser.add_argument("--once", action="store_true", help="one look, on a terminal too")
+    parser.add_argument("--watch", type=_seconds, metavar="SECONDS", help="look again every so often")
+    parser.add_argument("--json", action="store_true", help="everything, for a program")
+    parser.add_argument("--cells", action="store_true", help=f"list every cell, not {SHOWN} of a kind")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    if not float(text) > 0:
+        raise ValueError
+    return float(text)
+
+
+def _show(options: argparse.Namespace, console: Console) -> None:
+    experiment, only = place(options.folder)
+
+    def now() -> View:
+        view = look(experiment)
+        if only is not None:
+            view.cells = [cell for cell in view.cells if cell.name == only]
+        return view
+
+    if options.json:
+        print(json.dumps(as_json(now()), indent=1, default=str))
+    elif options.once or not (console.is_terminal or options.watch):
+        console.print(render(now(), options.cells), soft_wrap=not console.is_terminal)
+    elif console.is_terminal:
+        _live(now, options, console)
+    else:
+        for view in _looks(now, options.watch):
+            console.print(render(view, options.cells), "", soft_wrap=True)
+
+
+def _live(now: Callable[[], View], options: argparse.Namespace, console: Console) -> None:
+    """A table that follows, then, whole, how it ended."""
+    from rich.live import Live
+
+    view = None
+    try:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            for view in _looks(now, options.watch or REFRESH):
+                live.update(render(view, options.cells), refresh=True)
+    finally:
+        if view is not None:
+            console.print(render(view, options.cells))
+
+
+def _looks(now: Callable[[], View], pause: float) -> Iterator[View]:
+    """Again and again, until nothing runs or waits for its turn."""
+    while True:
+        began = time.monotonic()
+        view = now()
+        yield view
+        if not any(cell.coming for cell in view.cells):
+            return
+        time.sleep(max(pause, (SHARE - 1) * (time.monotonic() - began)))
+
+
+# -- what is shown -----------------------------------------------------------------------------------
+
+
+def render(view: View, every: bool = False) -> RenderableType:
+    """The experiment's counts, launches, running cells, failures, and what nobody will finish.
+
+    Args:
+        view: the experiment.
+        every: list all failures and running cells.
+    """
+    limit = len(view.cells) if every else SHOWN
+    parts: list[RenderableType] = [_counts(view)]
+    parts += [_line(notice, "yellow") for notice in view.notices[:limit]]
+    parts += _launches(view)
+    parts += _running([cell for cell in view.cells if cell.lock is not None], limit)
+    parts += _failures([cell for cell in view.cells if cell.state in FAILED], view.experiment, limit)
+    parts += _advice(view)
+    return Group(*parts)
+
+
+def as_json(view: View) -> dict[str, Any]:
+    """The same for a program; times are in seconds since 1970."""
+    return {
+        "experiment": str(view.experiment),
+        "counts": view.counts,
+        "launches": [
+            {"folder": launch.path.name, "state": view.state_of(launch), **launch.record}
+            for launch in view.launched
+        ],
+        "cells": [
+            {"folder": cell.name, "title": cell.title, "state": cell.state, "coming": cell.coming,
+             "status": cell.status, "progress": progress(cell)}
+            for cell in view.cells
+        ],
+        "notices": view.notices,
+    }  # fmt: skip
+
+
+def progress(cell: Seen) -> dict[str, float | None] | None:
+    """Of a cell that somebody works on: ``steps``, ``share`` of the budget, ``steps_per_second``, and
+    ``seconds_left`` at most (it may hit its target before); None where it is not training yet.
+    """
+    lock = cell.lock or {}
+    steps, drawn, budget = (lock.get(key) for key in ("steps", "drawn", "budget"))
+    if steps is None or drawn is None or not budget:
+        return None
+    elapsed = lock.get("beat", 0.0) - lock.get("since", lock.get("started", 0.0))
+    new = drawn - lock.get("drawn_at_start", 0)
+    rate = new / elapsed if elapsed > 0 and new > 0 else None
+    return {
+        "steps": steps,
+        "share": min(drawn / budget, 1.0),
+        "steps_per_second": None if rate is None or not drawn else rate * steps / drawn,
+        "seconds_left": None if rate is None else max(budget - drawn, 0) / rate,
+    }
+
+
+def _counts(view: View) -> Text:
+    text = Text.assemble((str(view.experiment), "bold"), f": {plural(len(view.cells), 'cell')}")
+    for place_, (state, count) in enumerate(view.counts.items()):
+        text.append(": " if place_ == 0 else ", ").append(f"{count:,} {state}", COLOURS.get(state, ""))
+    return text
+
+
+def _launches(view: View) -> Iterator[RenderableType]:
+    states = [(launch, view.state_of(launch)) for launch in view.launched]
+    over = [launch for launch, state in states if state in ("ended", "gone")]
+    hidden = over[:-LAUNCHES]
+    if hidden:
+        yield _line(f"launches: {len(hidden)} earlier ones have ended", "dim")
+    for launch, state in states:
+        if launch not in hidden:
+            yield _line(_launch(launch, state), "dim" if launch in over else "")
+
+
+def _launch(launch: Launch, state: str) -> str:
+    record = launch.record
+    ago = duration(max(0.0, time.time() - float(record.get("submitted") or 0)))
+    where = record.get("host", "?")
+    arrays = [str(array["id"]) for array in record.get("arrays") or []]
+    if arrays:
+        where += f", job {', '.join(arrays[:4])}{', …' if len(arrays) > 4 else ''}"
+    elif state == "running":
+        where += f", process {record.get('pid')}"
+    said = "has gone without a word" if state == "gone" else state
+    return f"launch {launch.path.name}: {record.get('launcher', '?')} on {where}, {ago} ago: {said}"
+
+
+def _running(cells: Sequence[Seen], limit: int) -> Iterator[RenderableType]:
+    if not cells:
+        return
+    table = Table(box=None, pad_edge=False, title_justify="left", padding=(0, 2, 0, 0))
+    table.add_column("running", overflow="fold", min_width=24, header_style="cyan")
+    for name in ("step", "done", "steps/s", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("host", overflow="ellipsis", no_wrap=True, max_width=14)
+    for cell in cells[:limit]:
+        lock = cell.lock or {}
+        host = " ".join(str(lock[key]) for key in ("host", "job") if lock.get(key))
+        table.add_row(Text(cell.title), *_progress(cell), Text(host))
+    yield Text()
+    yield table
+    if len(cells) > limit:
+        yield _line(f"and {len(cells) - limit:,} more", "dim")
+
+
+def _progress(cell: Seen) -> list[str]:
+    now = progress(cell)
+    if now is None:
+        return ["starting", "", "", ""]
+    rate, left = now["steps_per_second"], now["seconds_left"]
+    return [
+        f"{now['steps']:,}",
+        f"{now['share']:.0%}",
+        "" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
+        "" if left is None else f"≤ {duration(left)}",
+    ]
+
+
+def _failures(cells: Sequence[Seen], experiment: Path, limit: int) -> Iterator[RenderableType]:
+    if not cells:
+        return
+    yield Text()
+    for cell in cells[:limit]:
+        yield _line(f"{cell.title}: {cell.state}: {one_line(cell.status.get('error', ''), 160)}", "red")
+        yield _line(f"  {experiment / 'cells' / cell.name}", "dim")
+    if len(cells) > limit:
+        yield _line(f"and {len(cells) - limit:,} more: --cells lists them", "red")
+
+
+def _advice(view: View) -> Iterator[RenderableType]:
+    """What nobody will bring to an end, and the command that does."""
+    left = [cell for cell in view.cells if cell.left_behind]
+    again = [cell for cell in view.cells if cell.state in (*FAILED, "stale")]
+    if not left and not again:
+        return
+    yield Text()
+    if left:
+        yield _line(f"left behind, and nobody comes for them: {_by_state(left)}", "yellow")
+    if again:
+        yield _line(f"to be run again: {_by_state(again)}", "yellow")
+    yield _line(f"  python -m runner.retry {view.experiment}")
+
+
+def _by_state(cells: Iterable[Seen]) -> str:
+    counts: dict[str, int] = {}
+    for cell in cells:
+        counts[cell.state] = counts.get(cell.state, 0) + 1
+    return ", ".join(f"{count:,} {state}" for state, count in counts.items())
+
+
+def _overview(found: Sequence[Path]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("experiment", overflow="fold", min_width=12)
+    table.add_column("cells", justify="right")
+    table.add_column("of them", overflow="fold")
+    for experiment in found:
+        view = look(experiment)
+        counts = ", ".join(f"{count:,} {state}" for state, count in view.counts.items())
+        table.add_row(escape(experiment.name), f"{len(view.cells):,}", counts)
+    return table
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
