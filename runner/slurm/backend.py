@@ -1,0 +1,89 @@
+"""``hydra/launcher=slurm``: composes the grid here, queues what is missing, and leaves or watches."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.cell import Cell, experiment_folder
+from runner.display import Display, plural
+from runner.errors import UserError
+from runner.launch import launches
+from runner.resources import estimate, recorded_minutes
+from runner.scheduler import Job
+from runner.slurm import queue
+from runner.slurm.options import SlurmOptions
+from runner.slurm.pack import CellSpec
+from runner.slurm.submit import submit
+from runner.slurm.watch import watch
+
+if TYPE_CHECKING:
+    from runner.grid import Grid
+
+Chosen = list[tuple[Job, Cell]]
+
+
+class Slurm:
+    """A SLURM cluster, as this machine sees it.
+
+    Raises:
+        UserError: for bad options.
+    """
+
+    name = "slurm"
+
+    def __init__(self, **options: Any) -> None:
+        self._options = SlurmOptions.of(options)
+
+    def options(self) -> dict[str, Any]:
+        """For the launch's record."""
+        return dataclasses.asdict(self._options)
+
+    def run(self, grid: Grid, display: Display) -> bool:
+        """Queue the grid's cells; with ``wait``, stay until they have ended.
+
+        Returns:
+            True; Ctrl-C while watching leaves the jobs alone, and goes on to the caller.
+
+        Raises:
+            UserError: where there is no SLURM, or it refuses a job.
+        """
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                "hydra/launcher=slurm: this machine has no sbatch; launch from the cluster's login node"
+            )
+        chosen: dict[Path, Chosen] = {}
+        for job, cell in grid.todo():
+            chosen.setdefault(experiment_folder(cell.config), []).append((job, cell))
+        for experiment, cells in chosen.items():
+            self._queue(experiment, cells, grid, display)
+        for experiment, cells in chosen.items():
+            jobs = [job for job, _ in cells]
+            if self._options.wait:
+                watch(launches(experiment), jobs, display, self._options.poll)
+            else:
+                display.statuses |= {job.path: {"status": "queued"} for job in jobs}
+        return True
+
+    def _queue(self, experiment: Path, cells: Chosen, grid: Grid, display: Display) -> None:
+        here = queue.alive(launches(experiment))
+        missing = [(job, cell) for job, cell in cells if job.path.name not in here]
+        if len(missing) < len(cells):
+            display.notice(f"{len(cells) - len(missing)} of {len(cells)} cells are in the queue already")
+        if not missing:
+            return
+        launch = grid.launch(experiment)
+        ids = submit(experiment, list(_specs(experiment, missing)), self._options, launch)
+        tasks = sum(len(array["tasks"]) for array in launch.record["arrays"])
+        what = f"{plural(len(missing), 'cell')} in {plural(tasks, 'task')}"
+        display.notice(
+            f"{what}: job {', '.join(ids)}; python -m runner.status {experiment} shows how they do"
+        )
+
+
+def _specs(experiment: Path, cells: Chosen) -> Iterable[CellSpec]:
+    recorded = recorded_minutes(experiment)
+    return (CellSpec(job.path.name, estimate(cell.config, recorded)) for job, cell in cells)
