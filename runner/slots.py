@@ -97,6 +97,8 @@ class Slots:
         self._lent -= 1
         if slot.gpu is not None:
             self._on_gpu[slot.gpu] -= 1
+            if not self._on_gpu[slot.gpu]:
+                self._claims.drop([f"gpu-{slot.gpu}"])
         self._claims.drop(slot.cores)
         self._free = sorted([*self._free, *slot.cores])
 
@@ -110,14 +112,19 @@ class Slots:
         return room if self.workers is None else min(room, self.workers)
 
     def _take_gpu(self) -> Slot | None:
-        gpu = min(self.gpus, key=lambda name: self._on_gpu[name])
-        full = self._on_gpu[gpu] >= self.per_gpu
-        if full or (self.workers is not None and self._lent >= self.workers):
+        if self.workers is not None and self._lent >= self.workers:
             return None
+        room = [gpu for gpu in self.gpus if self._on_gpu[gpu] < self.per_gpu]
+        if not room:
+            return None
+        room.sort(key=lambda gpu: self._on_gpu[gpu])
+        ours = next((gpu for gpu in room if self._on_gpu[gpu] or self._claims.take(f"gpu-{gpu}")), None)
+        gpu = ours or room[0]
         self._on_gpu[gpu] += 1
         self._lent += 1
         share = len(self.cores) // (len(self.gpus) * self.per_gpu)
-        return Slot(*self._reserve(min(share, len(self._free))), gpu, shared=self.per_gpu > 1)
+        cores = self._reserve(min(share, len(self._free)))
+        return Slot(*cores, gpu, shared=self.per_gpu > 1 or ours is None)
 
     def _reserve(self, wanted: int) -> tuple[tuple[int, ...], bool]:
         """Free cores, and whether to keep to them: not where another launch on this machine has them."""
@@ -133,20 +140,20 @@ class Slots:
 
 
 class Claims:
-    """Which cores this process has for itself, among all launches of this user on this machine.
+    """Which cores and GPUs this process has for itself, among all launches of this user on this machine.
 
-    A locked file a core; the kernel lets go of it when the process ends, however it ends.
+    A locked file each; the kernel lets go of it when the process ends, however it ends.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.gettempdir()) / f"time-to-target-cores-{os.getuid()}"
-        self._held: dict[int, int] = {}
+        self._folder = folder or Path(tempfile.gettempdir()) / f"time-to-target-devices-{os.getuid()}"
+        self._held: dict[int | str, int] = {}
 
-    def take(self, core: int) -> bool:
-        """Claim a core; False where another process has it."""
+    def take(self, device: int | str) -> bool:
+        """Claim a core, by number, or a GPU; False where another process has it."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            handle = os.open(self._folder / str(core), os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(self._folder / str(device), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             return False
         try:
@@ -154,13 +161,13 @@ class Claims:
         except OSError:
             os.close(handle)
             return False
-        self._held[core] = handle
+        self._held[device] = handle
         return True
 
-    def drop(self, cores: Iterable[int]) -> None:
+    def drop(self, devices: Iterable[int | str]) -> None:
         """Let go of what was claimed of these."""
-        for core in cores:
-            if (handle := self._held.pop(core, None)) is not None:
+        for device in devices:
+            if (handle := self._held.pop(device, None)) is not None:
                 os.close(handle)
 
 

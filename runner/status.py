@@ -22,6 +22,7 @@ from rich.text import Text
 from runner.display import plural
 from runner.errors import UserError, one_line
 from runner.launch import Launch
+from runner.logs import afterwards
 from runner.survey import FAILED, Seen, View, duration, experiments, look, place
 
 REFRESH = 2.0  # seconds between two looks; more where a look takes long
@@ -248,14 +249,16 @@ def _advice(view: View) -> Iterator[RenderableType]:
     """What nobody will bring to an end, and the command that does."""
     left = [cell for cell in view.cells if cell.left_behind]
     again = [cell for cell in view.cells if cell.state in (*FAILED, "stale")]
-    if not left and not again:
-        return
-    yield Text()
+    if left or again:
+        yield Text()
     if left:
         yield _line(f"left behind, and nobody comes for them: {_by_state(left)}", "yellow")
     if again:
         yield _line(f"to be run again: {_by_state(again)}", "yellow")
-    yield _line(f"  python -m runner.retry {view.experiment}")
+    if left or again:
+        yield _line(f"  python -m runner.retry {view.experiment}")
+    if not any(cell.coming for cell in view.cells):
+        yield from map(_line, afterwards(view.experiment))
 
 
 def _by_state(cells: Iterable[Seen]) -> str:

@@ -68,6 +68,18 @@ def test_gpus_are_lent_one_cell_each_or_as_many_as_asked_for() -> None:
     assert pair[0].gpu == pair[1].gpu == "0" and pair[0].shared and pair[1].shared
 
 
+def test_another_launch_on_this_machine_gets_another_gpu_while_there_is_one() -> None:
+    first, second = Slots(cores=[], gpus=["0", "1"]), Slots(cores=[], gpus=["0", "1"])
+    a, b = first.take("cuda", 1), second.take("cuda", 1)
+    assert a and b and a.gpu != b.gpu and not a.shared and not b.shared
+    c = second.take("cuda", 1)  # all are taken: the two share one, and that is told
+    assert c and c.gpu == a.gpu and c.shared
+    first.give(a)
+    second.give(c)
+    again = second.take("cuda", 1)
+    assert again and again.gpu == a.gpu and not again.shared
+
+
 def test_how_many_fit() -> None:
     assert Slots(cores=range(8)).count("cpu", 2) == 4
     assert Slots(cores=range(2)).count("cpu", 16) == 1

@@ -88,6 +88,15 @@ def test_one_cell_alone(experiment: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1 cell: 1 oom" in capsys.readouterr().out
 
 
+def test_runs_that_wait_for_their_upload_are_told_once_all_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cell(tmp_path)
+    (tmp_path / "wandb" / "offline-run-1-a").mkdir(parents=True)
+    assert main([str(tmp_path)]) == 0
+    assert f"1 local W&B run; upload: wandb sync {tmp_path}/wandb/offline-run-*" in capsys.readouterr().out
+
+
 def test_many_failures_are_cut_short_and_listed_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
