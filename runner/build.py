@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.errors import UserError, one_line
 
-NOT_ARGUMENTS = ("_target_", "search_space", "bounds")
+NOT_ARGUMENTS = ("_target_", "search_space", "bounds", "time_factor")
 
 
 def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") -> Any:

@@ -121,3 +121,12 @@ class Hangs(Plain):
         print("hanging", flush=True)
         while True:
             time.sleep(60)
+
+
+class Devours(Plain):
+    """Takes all the memory that there is."""
+
+    def go_wrong(self) -> None:
+        taken = []
+        while True:
+            taken.append(bytearray(os.urandom(1 << 20)) * 16)

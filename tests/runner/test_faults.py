@@ -206,5 +206,32 @@ def test_a_disk_that_fills_up(small_disk: Path, tmp_path: Path, same: Callable[[
     same(small_disk)
 
 
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """The list of processes of a control group that may use 1.2 GB."""
+    old = Path("/sys/fs/cgroup/memory")
+    group = (old if old.is_dir() else old.parent) / f"test-{os.getpid()}"
+    limit, members = ("memory.limit_in_bytes", "tasks") if old.is_dir() else ("memory.max", "cgroup.procs")
+    try:
+        group.mkdir()
+        (group / limit).write_text("1200000000")
+    except OSError as error:
+        pytest.skip(f"no control group to be had here ({error})")
+    yield group / members
+    group.rmdir()
+
+
+@pytest.mark.slow
+def test_the_kernel_runs_out_of_memory(little_memory: Path, tmp_path: Path) -> None:
+    bad, good = "tests.doubles.faults.Devours", "torch.optim.SGD"
+    args = ["algorithm=sgd", f"algorithm.optimizer._target_={bad},{good}", "workload=digits", "workers=1"]
+    command = [sys.executable, "-m", "runner", "-m", *args, *SMALL, f"results_dir={tmp_path}"]
+    line = ["sh", "-c", f'echo $$ > {little_memory} && exec "$@"', "sh", *command]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "2 cells: 1 done, 1 oom" in done.stderr, done.stderr
+    (victim,) = cells_in(tmp_path, "oom")
+    assert "out of memory: its process was killed by SIGKILL" in (victim / "error.txt").read_text()
+
+
 def _says_no_space(results: Path) -> bool:
     return any("No space" in path.read_text() for path in results.glob("default/cells/*/*.txt"))

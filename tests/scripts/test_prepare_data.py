@@ -141,7 +141,8 @@ def test_two_at_once_behind_one_that_was_killed_leave_a_whole_file(tmp_path: Pat
     Slow.requests.clear()
     code, out, errors = finish(process, say="go on\n")
     assert code == 0 and out[-1] == "[0, 0]" and not errors
-    assert len(Slow.requests) == 2 and sum("checksums ok" in line for line in out) == 2
+    # Two processes print to one pipe: their lines may come together.
+    assert len(Slow.requests) == 2 and "".join(out).count("checksums ok") == 2
     assert (folder / "mine").read_bytes() == CONTENT
     assert {path.name for path in set(folder.iterdir()) - left} == {"mine", ".verified.json"}
 
