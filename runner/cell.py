@@ -152,6 +152,7 @@ class Cell:
         keys = ("id", "label", "workload_label", "study", "trial", "device", "threads", "targets")
         return {key: self.config[key] for key in keys} | {
             "provisional": self.config.get("provisional", False),
+            "ruleset": self.config.get("ruleset"),
             "workload": self.config["workload"]["name"],
             "data": self.config["workload"].get("data"),
             "precision": self.config["workload"].get("precision"),

@@ -176,6 +176,11 @@ def boot() -> str:
 
 def _born(pid: int) -> str | None:
     """When a process began, in the kernel's ticks; None when there is none, or it is dead but unreaped."""
+    if not Path("/proc/self").exists():  # not Linux: no more than whether there is one
+        with contextlib.suppress(OSError):
+            os.kill(pid, 0)
+            return "some time"
+        return None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

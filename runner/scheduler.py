@@ -227,7 +227,9 @@ class Scheduler:
             self._died(worker, job) if event["event"] == "died" else self._ended(worker, job, event["status"])
 
     def _ended(self, worker: Worker, job: Job, status: dict[str, Any]) -> None:
-        if self.warm and status["status"] != "preempted":
+        # What failed may have left the process in a bad way: a CUDA error stays for good.
+        sound = status["status"] in (*FINISHED, "running") or status.get("user_error")
+        if self.warm and sound:
             self._idle.append(worker)
         else:
             self._dismiss(worker)

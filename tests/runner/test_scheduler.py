@@ -154,6 +154,15 @@ def test_a_cell_that_kills_its_worker_once_is_none_the_worse(
     assert c.state() == "done" and len(watcher.again_) == 1
 
 
+def test_a_process_in_which_a_cell_failed_trains_no_other(tmp_path: Path) -> None:
+    bad, good, pids = faulty(tmp_path, "Raises"), small(tmp_path), []
+    watcher = Watcher(lambda _job, _event: pids.append(next(iter(scheduler._busy)).pid))
+    with Scheduler(Slots.here(workers=1), watcher) as scheduler:
+        assert scheduler.run(submitted(bad, good))
+    assert bad.state() == "failed" and good.state() == "done"
+    assert pids[0] != pids[-1] == good.folder.status()["pid"]
+
+
 def test_an_idle_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     first, second = small(tmp_path), small(tmp_path, "study=1")
     with Scheduler(Slots.here(workers=1), watcher := Watcher()) as scheduler:
