@@ -30,6 +30,8 @@ from runner.seeding import cell_seed
 from runner.task import Task
 from runner.warmup import warm_up
 
+AT_A_HIT = ("samples", "seconds", "steps", "drawn", "eval_index")  # what a summary says of it
+
 Notify = Callable[[dict[str, Any]], None]
 
 
@@ -301,9 +303,8 @@ def summarise(loop: Loop, ended: str, compile_seconds: float) -> dict[str, Any]:
         **{f"clock/{account}": seconds for account, seconds in clock.accounts.items()},
     }
     if hit is not None:
-        summary |= {f"{unit}_to_target": hit[unit] for unit in ("samples", "seconds", "steps", "drawn")} | {
-            f"test/{info.metric}_at_target": hit.get(f"test/{info.metric}")
-        }
+        summary |= {f"{unit}_to_target": hit[unit] for unit in AT_A_HIT}
+        summary[f"test/{info.metric}_at_target"] = hit.get(f"test/{info.metric}")
     return summary
 
 
