@@ -60,6 +60,10 @@ def _launch(cfg: DictConfig) -> None:
     hydra = HydraConfig.get()
     with open_dict(cfg):
         cfg.hydra = {"launcher": OmegaConf.to_container(hydra.launcher, resolve=False)}
+    if not str(hydra.launcher["_target_"]).startswith("hydra_plugins.runner_launchers."):
+        chosen = hydra.runtime.choices["hydra/launcher"]
+        Display.error(f"hydra/launcher={chosen}: cells run with local, slurm or inline")
+        raise SystemExit(2)
     instantiate(cfg.hydra["launcher"]).launch([list(hydra.overrides.task)], 0)
 
 

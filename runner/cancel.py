@@ -85,12 +85,19 @@ def _carry_out(plan: Plan, experiment: Path, sure: bool) -> int:
     if not plan.tasks and not plan.launchers:
         print(f"{experiment}: nothing {'else ' if plan.lines else ''}to cancel")
         return int(plan.blocked)
-    if not sure and sys.stdin.isatty() and input("Cancel? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not sure and sys.stdin.isatty() and not _agreed():
         print("left as it is")
         return 1
     good = all([_cancel_tasks(plan.tasks), _interrupt(plan.launchers)])  # both, whatever the first says
     print(f"to go on from the checkpoints: python -m runner.retry {experiment}, or the same command again")
     return 0 if good and not plan.blocked else 1
+
+
+def _agreed() -> bool:
+    try:
+        return input("Cancel? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        return False
 
 
 def _plan(view: View, cells: Sequence[Seen] | None) -> Plan:

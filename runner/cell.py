@@ -199,7 +199,7 @@ def ensure_writable(folder: Path) -> None:
     try:
         (folder / "cells").mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another launch may have come first
     except OSError as error:
         raise UserError(
             f"results folder {folder} cannot be written ({error.strerror}); set results_dir"

@@ -121,7 +121,7 @@ def resolve_device(device: str) -> str:
     from importlib.metadata import version
 
     gpus = Path("/proc/driver/nvidia/gpus")
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()[:1] in ("", "-")
     visible = (gpus.is_dir() and any(gpus.iterdir())) or Path("/dev/nvidia0").exists()
     return "cuda" if visible and not hidden and "+cpu" not in version("torch") else "cpu"
 

@@ -57,12 +57,16 @@ def run_cell(
     """
     try:
         lock = Lock.acquire(path, machine.job_id())
+    except FileNotFoundError:
+        return {"status": "running", "elsewhere": True, "error": "another process is moving it"}
     except OSError as error:
         return {"status": "failed", "error": one_line(f"its folder cannot be locked: {error}")}
     if lock is None:
         return {"status": "running", "elsewhere": True, "error": "another process works on it"}
     with lock:
         folder = CellFolder(path, lock.check)
+        if not folder.config_file.exists():
+            return {"status": "running", "elsewhere": True, "error": "another process is about to write it"}
         if (status := folder.status())["status"] in FINISHED:
             folder.tidy()
             return status
@@ -106,8 +110,9 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 def _recorded(folder: CellFolder, problem: dict[str, Any] | None) -> dict[str, Any]:
     """The status on disk; where the disk does not take it, what it would have been."""
-    if problem is None:
-        return folder.status()
+    last = folder.status()
+    if problem is None or last["status"] in FINISHED:  # what goes wrong behind the last word changes nothing
+        return last
     try:
         folder.fail(**problem)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import time
@@ -17,6 +18,7 @@ from runner.launch import Launch
 from runner.logs import afterwards
 from runner.records import FINISHED
 from runner.scheduler import Job
+from runner.values import FOLLOW_UPS
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 CHECKED_AHEAD = 64  # override lists that are composed before the second cell is drawn
@@ -83,18 +85,19 @@ class Grid:
             state = cell.state()
             job = job_of(cell, state)
             if state in FINISHED:
-                cell.tidy()
+                with contextlib.suppress(OSError):
+                    cell.tidy()
                 self.display.skipped(job, cell.folder.status())
                 continue
             self._warn(cell)
             try:
                 cell.submit()
+                self.launch(experiment)
             except OSError as error:
                 self.display.ended(
                     job, {"status": "failed", "error": one_line(f"cannot be written: {error}")}
                 )
                 continue
-            self.launch(experiment)
             yield job, cell
 
     def launch(self, experiment: Path) -> Launch:
@@ -106,7 +109,8 @@ class Grid:
     def end(self) -> None:
         """Say in the launches' records that they are over."""
         for launch in self.launches.values():
-            launch.update(ended=time.time())
+            with contextlib.suppress(OSError):  # a full disk
+                launch.update(ended=time.time())
 
     def _composed(self, overrides: Sequence[str]) -> Cell:
         return Cell.from_overrides(overrides, self.config_dirs)
@@ -152,6 +156,8 @@ def run_grid(
 def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
     """Run a grid, wherever its cells come from; see :func:`run_grid`."""
     try:
+        if then not in FOLLOW_UPS:
+            raise UserError(f"then: got {then!r}, wants score, or null")
         if dry_run:
             from runner.plan import show
 
@@ -176,7 +182,7 @@ def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
 def _follow_up(then: str, experiments: Iterable[Path]) -> int:
     """``then=score``: call that verb on every experiment of the grid."""
     verb = importlib.import_module(f"runner.{then}")
-    return max(verb.main([str(experiment)]) for experiment in experiments)
+    return max((verb.main([str(experiment)]) for experiment in experiments), default=0)
 
 
 def job_of(cell: Cell, state: str = "pending") -> Job:
@@ -190,6 +196,8 @@ def job_of(cell: Cell, state: str = "pending") -> Job:
 def _corners(first: Sequence[str], rest: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
     seen = set(first)
     for overrides in rest:
-        if not seen.issuperset(overrides):
-            seen.update(overrides)
+        # Counts are right or wrong together.
+        telling = {o for o in overrides if not o.startswith(("study=", "trial="))}
+        if not seen.issuperset(telling):
+            seen.update(telling)
             yield overrides

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from runner.display import Display
+from runner.errors import UserError
 from runner.grid import Grid
 from runner.scheduler import Job, Scheduler
 from runner.slots import Slots
@@ -37,6 +38,22 @@ class Local:
         with Scheduler(Slots.here(self.workers, self.per_gpu), display, self.warm) as scheduler:
             scheduler.warm_up()
             return scheduler.run(job for job, _ in grid.todo())
+
+
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of :class:`Local`, as they are.
+
+    Raises:
+        UserError: for a bad value.
+    """
+    for key, value in options.items():
+        if key == "warm" and not isinstance(value, bool):
+            raise UserError(f"{key}: got {value!r}, wants true or false")
+        if key == "workers" and value is None:
+            continue
+        if key in ("workers", "per_gpu") and not (type(value) is int and value > 0):
+            raise UserError(f"{key}: got {value!r}, wants an integer of at least 1")
+    return dict(options)
 
 
 @dataclass

@@ -101,7 +101,10 @@ class Lock:
             LostLock: when the cell has been taken over.
         """
         try:
-            mine = self.path.stat().st_ino == self._inode and not self._next.exists()
+            # An inode's number may be used again once its file is gone everywhere; an open file's link count
+            # says that it is.
+            linked = os.fstat(self._handle).st_nlink > 0
+            mine = linked and self.path.stat().st_ino == self._inode and not self._next.exists()
         except OSError:
             mine = False
         if not mine:
@@ -126,7 +129,7 @@ class Lock:
 
     def _beat_on(self) -> None:
         while not self._ended.wait(self._record["every"]):
-            with contextlib.suppress(OSError):  # a full disk: the next beat may succeed
+            with contextlib.suppress(Exception):  # a full disk, say: the next beat may succeed
                 self._beat()
 
     def _beat(self) -> None:
@@ -177,8 +180,9 @@ def boot() -> str:
 def _born(pid: int) -> str | None:
     """When a process began, in the kernel's ticks; None when there is none, or it is dead but unreaped."""
     if not Path("/proc/self").exists():  # not Linux: no more than whether there is one
-        with contextlib.suppress(OSError):
-            os.kill(pid, 0)
+        with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(PermissionError):  # somebody else's, but there
+                os.kill(pid, 0)
             return "some time"
         return None
     try:
@@ -197,14 +201,17 @@ def _alive(path: Path, by_file_system: bool = False) -> bool:
     except OSError:
         return False
     limit = BEATS * float(record.get("every", beat_seconds()))
-    if time.time() - beat <= limit:
-        return True
-    return by_file_system and _file_system_time(path.parent) - beat <= limit
+    now = _file_system_time(path.parent) if by_file_system else time.time()
+    return now - beat <= limit
 
 
 def _file_system_time(folder: Path) -> float:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".now.", suffix=".tmp") as probe:
-        return os.fstat(probe.fileno()).st_mtime
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".now.", suffix=".tmp")
+    try:
+        return os.fstat(handle).st_mtime
+    finally:
+        os.close(handle)
+        Path(name).unlink(missing_ok=True)  # another process may have swept it up
 
 
 def _read(path: Path) -> Record:

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.errors import one_line
 from runner.lock import Lock
-from runner.records import CellFolder
+from runner.records import FINISHED, CellFolder
 from runner.slots import Slot
 
 Event = dict[str, Any]
@@ -126,7 +126,8 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
     """Write into the cell's folder that its process ended with exit code ``code``; returns the status."""
     reason = f"its process ended with exit code {code}"
     if code < 0:
-        reason = f"its process was killed by {signal.Signals(-code).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        reason = f"its process was killed by {known.get(-code, f'signal {-code}')}"
         if -code == signal.SIGKILL and not out_of_memory:
             reason += " (out of memory?)"
     status = "oom" if out_of_memory else "failed"
@@ -138,6 +139,9 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
         if lock is not None:
             with lock:
                 folder = CellFolder(cell, lock.check)
+                if (last := folder.status())["status"] in FINISHED:  # it died between that word and its end
+                    folder.tidy()
+                    return last
                 folder.fail(reason, f"{reason}\n\nThe end of what it printed:\n{tail}", status)
     except OSError as error:
         reason += f" (and not recorded: {error})"

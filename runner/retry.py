@@ -19,7 +19,7 @@ from runner.cell import Cell, identity
 from runner.display import Display
 from runner.errors import UserError, nearest, one_line
 from runner.grid import Backend, Grid, run
-from runner.local import Inline, Local
+from runner.local import Inline, Local, checked
 from runner.records import CellFolder
 from runner.resources import DEFAULTS, FACTOR, completed
 from runner.scheduler import Job
@@ -164,21 +164,12 @@ def backend_of(launcher: str, options: Mapping[str, Any]) -> tuple[Backend, str 
         raise UserError(f"--launcher {launcher}: {nearest(launcher, LAUNCHERS)}")
     mine = {key: value for key, value in options.items() if key != "then"}
     known = [option.name for option in dataclasses.fields(kinds[launcher])]
-    for key, value in mine.items():
+    for key in mine:
         if key not in known:
             raise UserError(
                 f"{key}: the {launcher} launcher has no such option; {nearest(key, [*known, 'then'])}"
             )
-        _check(key, value)
-    return kinds[launcher](**mine), options.get("then")
-
-
-def _check(key: str, value: Any) -> None:
-    if key == "warm" and not isinstance(value, bool):
-        raise UserError(f"{key}: got {value!r}, wants true or false")
-    none_is_good = key == "workers" and value is None
-    if key in ("workers", "per_gpu") and not none_is_good and not (type(value) is int and value > 0):
-        raise UserError(f"{key}: got {value!r}, wants an integer of at least 1")
+    return kinds[launcher](**checked(mine)), options.get("then")
 
 
 # -- the cells ---------------------------------------------------------------------------------------

@@ -22,7 +22,9 @@ from runner.records import FINISHED, CellFolder
 from runner.slots import Slot, Slots
 
 ATTEMPTS = 2  # how often a cell may take its worker down with it
-LOOK_ELSEWHERE = 1.0  # seconds between two looks at cells that other processes work on
+AHEAD = 16  # cells that are composed before there is a slot for them
+LOOK = 1.0  # seconds between two looks at what sends no events: other processes' cells and devices
+GONE_LOOKS = 60  # at a cell without a config before it counts as gone
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Scheduler:
         self._leaving: list[Worker] = []
         self._busy: dict[Worker, tuple[Job, Slot]] = {}
         self._deaths: Counter[Path] = Counter()
+        self._looks: Counter[Path] = Counter()
         self._selector = selectors.DefaultSelector()
         self._oom_kills = out_of_memory_kills()
 
@@ -137,6 +140,9 @@ class Scheduler:
         Exceptions raised while jobs are drawn stop the running cells, then go on to the caller.
         """
         source: Iterator[Job] | None = iter(jobs)
+        self._ready.clear()
+        self._elsewhere.clear()
+        self._deaths.clear()
         with self._listening():
             try:
                 while True:
@@ -144,11 +150,13 @@ class Scheduler:
                     if self.stopped or (source is None and not self._ready):
                         if not self._busy and (self.stopped or not self._elsewhere):
                             return not self.stopped
-                        self._hear(LOOK_ELSEWHERE)
+                        self._hear(LOOK)
                         self._look_elsewhere()
                     else:
-                        self._hear(0 if source is not None else None)
-                        source = self._draw(source)
+                        # No further ahead than is needed: composing takes time from the cells that run.
+                        more = source is not None and len(self._ready) < AHEAD
+                        self._hear(0 if more else LOOK)
+                        source = self._draw(source) if more else source
             except BaseException:
                 self.observer = Silent()  # what went wrong is all that is to be said
                 self.stop()
@@ -192,13 +200,16 @@ class Scheduler:
         return source
 
     def _feed(self) -> None:
-        """Start the first cells in line; one that needs many cores is not overtaken for ever."""
-        while self._ready and not self.stopped:
-            job = self._ready[0]
-            slot = self.slots.take(job.device, job.threads)
-            if slot is None:
+        """Start the first cells in line for each device; one that needs many cores is not overtaken."""
+        full: set[str] = set()
+        for job in list(self._ready):
+            if self.stopped:
                 return
-            self._ready.popleft()
+            slot = None if job.device in full else self.slots.take(job.device, job.threads)
+            if slot is None:
+                full.add(job.device)
+                continue
+            self._ready.remove(job)
             worker = self._worker_for(slot)
             self._busy[worker] = job, slot
             worker.begin(job.path, slot)
@@ -211,6 +222,11 @@ class Scheduler:
             worker: Worker = key.fileobj  # pyright: ignore[reportAssignmentType]
             for event in worker.events():
                 self._on(worker, event)
+        for worker in [worker for worker in self._busy if not worker.alive()]:
+            # Its end of the pipe may live on in a process that it has forked.
+            for event in [*worker.events(), {"event": "died"}]:
+                if worker in self._busy:
+                    self._on(worker, event)
 
     def _on(self, worker: Worker, event: Event) -> None:
         if worker not in self._busy:
@@ -272,6 +288,12 @@ class Scheduler:
             status = CellFolder(job.path).status()
             if holder(job.path) is not None:
                 continue
+            self._looks[job.path] += 1
+            gone = not (job.path / "config.yaml").exists()
+            if gone and self._looks[job.path] < GONE_LOOKS:  # being moved or made by another launcher
+                continue
+            if gone:
+                status = {"status": "failed", "error": "its folder has gone"}
             if status["status"] in (*FINISHED, "failed", "oom", "timeout"):
                 self.observer.ended(job, status)
             else:
@@ -293,6 +315,10 @@ class Scheduler:
         return self._new_worker(slot.env)
 
     def _new_worker(self, env: dict[str, str]) -> Worker:
+        gone = [worker for worker in self._leaving if not worker.alive()]
+        self._leaving = [worker for worker in self._leaving if worker not in gone]
+        for worker in gone:
+            worker.close()
         worker = Worker(env)
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
@@ -312,9 +338,9 @@ class Scheduler:
     def _listening(self) -> Iterator[None]:
         def handle(_number: int, _frame: object) -> None:
             # A handler rather than an exception: nothing that is being read or written breaks off half-way.
-            if not self.stopped:
-                self.observer.stopping()
             self.stop()
+            if self.stopped == 1:
+                self.observer.stopping()
 
         before: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to handle

@@ -48,6 +48,7 @@ class Slots:
         per_gpu: cells at once on a GPU.
         workers: cells at once; None: as many as the cores have room for.
         pinned: keep cells to cores of their own.
+        exclusive: use no GPU that another launch on this machine uses.
     """
 
     cores: Sequence[int]
@@ -55,6 +56,7 @@ class Slots:
     per_gpu: int = 1
     workers: int | None = None
     pinned: bool = True
+    exclusive: bool = True
     _free: list[int] = field(init=False)
     _on_gpu: Counter[str] = field(init=False, default_factory=Counter)
     _lent: int = field(init=False, default=0)
@@ -66,15 +68,16 @@ class Slots:
     @classmethod
     def here(cls, workers: int | None = None, per_gpu: int = 1) -> Slots:
         """What this process may use; inside a batch job, what the job was given."""
+        alone = "SLURM_JOB_ID" not in os.environ
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(_cpus())
         allotted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) if "SLURM_JOB_ID" in os.environ else 0
         if 0 < allotted < len(usable):
             # The cluster counts cores without saying which: keeping to the first ones would crowd them.
-            return cls(list(usable)[:allotted], gpus(), per_gpu, workers, pinned=False)
+            return cls(list(usable)[:allotted], gpus(), per_gpu, workers, pinned=False, exclusive=alone)
         physical = physical_cores(list(usable))
         # More workers than cores: then hyper-threads are cores, too.
         cores = physical if workers is None or workers <= len(physical) else list(usable)
-        return cls(cores, gpus(), per_gpu, workers, pinned=hasattr(os, "sched_setaffinity"))
+        return cls(cores, gpus(), per_gpu, workers, hasattr(os, "sched_setaffinity"), alone)
 
     def take(self, device: str, threads: int) -> Slot | None:
         """A slot for a cell with ``threads`` threads on ``device`` (``cpu`` or ``cuda``); None: wait.
@@ -118,13 +121,18 @@ class Slots:
         if not room:
             return None
         room.sort(key=lambda gpu: self._on_gpu[gpu])
-        ours = next((gpu for gpu in room if self._on_gpu[gpu] or self._claims.take(f"gpu-{gpu}")), None)
-        gpu = ours or room[0]
+        gpu = next((gpu for gpu in room if self._on_gpu[gpu] or self._ours(gpu)), None)
+        if gpu is None:  # other launches have them: wait
+            return None
         self._on_gpu[gpu] += 1
         self._lent += 1
         share = len(self.cores) // (len(self.gpus) * self.per_gpu)
         cores = self._reserve(min(share, len(self._free)))
-        return Slot(*cores, gpu, shared=self.per_gpu > 1 or ours is None)
+        return Slot(*cores, gpu, shared=self.per_gpu > 1)
+
+    def _ours(self, gpu: str) -> bool:
+        # A batch system has given each job GPUs of its own, and may call every one of them 0.
+        return not self.exclusive or self._claims.take(f"gpu-{gpu}", otherwise=True)
 
     def _reserve(self, wanted: int) -> tuple[tuple[int, ...], bool]:
         """Free cores, and whether to keep to them: not where another launch on this machine has them."""
@@ -149,13 +157,18 @@ class Claims:
         self._folder = folder or Path(tempfile.gettempdir()) / f"time-to-target-devices-{os.getuid()}"
         self._held: dict[int | str, int] = {}
 
-    def take(self, device: int | str) -> bool:
-        """Claim a core, by number, or a GPU; False where another process has it."""
+    def take(self, device: int | str, otherwise: bool = False) -> bool:
+        """Claim a core, by number, or a GPU; False where another process has it.
+
+        Args:
+            device: which.
+            otherwise: the answer where claims cannot be written.
+        """
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             handle = os.open(self._folder / str(device), os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
-            return False
+            return otherwise
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -175,7 +188,8 @@ def gpus() -> list[str]:
     """The GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them; torch is not imported."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name for name in visible.split(",") if name.strip()]
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        return list(itertools.takewhile(lambda name: not name.startswith("-"), names))  # as CUDA reads it
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]

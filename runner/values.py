@@ -15,6 +15,7 @@ BELOW_ONE = math.nextafter(1.0, 0.0)
 POSITIVE = math.nextafter(0.0, 1.0)
 TOP: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "name": ((str,), None, "a folder name"),
+    "results_dir": ((str,), None, "a folder"),
     "study": ((int,), (0, INF, ""), "an integer of at least 0"),
     "trial": ((int,), (0, INF, ""), "an integer of at least 0"),
     "label": ((str, type(None)), None, "text, or null"),

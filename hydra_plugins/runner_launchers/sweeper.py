@@ -7,6 +7,8 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from runner.errors import UserError
+
 
 class GridSweeper(BasicSweeper):
     """Hands over the whole grid as it is; the runner checks cells as it composes them."""
@@ -14,7 +16,12 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Expand ``hydra.sweeper.params`` and the command line, and launch all of it at once."""
         assert self.hydra_context is not None and self.launcher is not None
+        if type(self.launcher).__module__.startswith("hydra._internal"):
+            raise UserError("hydra/launcher=basic: cells run with local, slurm or inline")
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (jobs,) = self.split_arguments(overrides, max_batch_size=None)
-        return self.launcher.launch(jobs, initial_job_idx=0)
+        returned = self.launcher.launch(jobs, initial_job_idx=0)
+        for job in returned:  # another's launcher keeps a job's exception in here
+            _ = job.return_value
+        return returned

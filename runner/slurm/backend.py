@@ -56,7 +56,9 @@ class Slurm:
                 "hydra/launcher=slurm: this machine has no sbatch; launch from the cluster's login node"
             )
         chosen: dict[Path, Chosen] = {}
-        for job, cell in grid.todo():
+        for number, (job, cell) in enumerate(grid.todo(), 1):
+            if number % 500 == 0:
+                display.say(f"{number:,} cells composed")
             chosen.setdefault(experiment_folder(cell.config), []).append((job, cell))
         for experiment, cells in chosen.items():
             self._queue(experiment, cells, grid, display)
@@ -69,7 +71,11 @@ class Slurm:
         return True
 
     def _queue(self, experiment: Path, cells: Chosen, grid: Grid, display: Display) -> None:
-        here = queue.alive(launches(experiment))
+        before = launches(experiment)
+        asked = queue.ask(before)
+        if asked.reason is not None:  # cells would be queued twice
+            raise UserError(f"SLURM does not say what is in its queue: {asked.reason}")
+        here = queue.by_cell(before, asked)
         missing = [(job, cell) for job, cell in cells if job.path.name not in here]
         if len(missing) < len(cells):
             display.notice(f"{len(cells) - len(missing)} of {len(cells)} cells are in the queue already")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -88,8 +89,9 @@ def _alike(
 ) -> Iterator[Array]:
     """The arrays of cells of like needs: one for each class of time limit, cut at ``max_tasks``."""
     cores, gpus, memory_gb = needs
-    task_cores = options.cpus_per_task or cores
-    task_gpus = gpus if options.gpus is None else options.gpus
+    task_gpus = (_gres_gpus(options.gres) or gpus) if options.gpus is None else options.gpus
+    at_once = max(1, task_gpus // gpus) if gpus else 1
+    task_cores = options.cpus_per_task or cores * at_once
     side = _side(task_cores, task_gpus, cores, gpus)
     memory = options.mem_gb or memory_gb * side
     by_limit: dict[int, list[list[CellSpec]]] = {}
@@ -172,6 +174,12 @@ def sbatch_lines(extra: dict[str, Any]) -> dict[str, Any]:
 def _side(cores: int, gpus: int, cell_cores: int, cell_gpus: int) -> int:
     sides = [cores // cell_cores] + ([gpus // cell_gpus] if cell_gpus and gpus else [])
     return max(1, min(sides))
+
+
+def _gres_gpus(gres: str | None) -> int | None:
+    """``gpu:a100:4`` asks for four."""
+    found = re.fullmatch(r"gpu(?::[^:]+)?:(\d+)", gres or "")
+    return int(found[1]) if found else None
 
 
 def _limit_class(minutes: int) -> int:

@@ -130,3 +130,13 @@ class Devours(Plain):
         taken = []
         while True:
             taken.append(bytearray(os.urandom(1 << 20)) * 16)
+
+
+class KilledWithAChild(Plain):
+    """Dies, while a process that it has forked lives on with its files."""
+
+    def go_wrong(self) -> None:
+        if os.fork() == 0:
+            time.sleep(600)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)

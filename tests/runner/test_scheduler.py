@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from runner import scheduler as scheduler_module
 from runner import slots as slots_module
 from runner.cell import Cell
 from runner.execute import run_cell
 from runner.grid import job_of
 from runner.lock import Lock
+from runner.pool import record_death
 from runner.scheduler import Job, Scheduler, Silent
 from runner.slots import Slots
 from tests.runner.test_cells import faulty, result, wait_for
@@ -312,3 +314,49 @@ def test_the_same_cells_launched_twice_at_once_run_once_each(tmp_path: Path) -> 
         assert len(statuses) == 6
     for c in cells:
         assert c.folder.log_file.read_text() == "a word from the plugin\n"
+
+
+def test_the_last_word_of_a_cell_stands_when_its_process_dies_behind_it(tmp_path: Path) -> None:
+    c = small(tmp_path)
+    c.submit()
+    done = run_cell(c.folder.path)
+    assert record_death(c.folder.path, -9, out_of_memory=False) == done == c.folder.status()
+
+
+def test_workers_that_have_left_leave_nothing_behind(tmp_path: Path) -> None:
+    cells = [small(tmp_path, "workload.budget_samples=64", f"study={s}") for s in range(5)]
+    with Scheduler(Slots.here(workers=1), Watcher(), warm=False) as scheduler:
+        assert scheduler.run(submitted(*cells))
+        assert len(scheduler._leaving) <= 2
+
+
+def test_a_worker_that_dies_behind_a_child_of_its_own_is_noticed(tmp_path: Path) -> None:
+    c = faulty(tmp_path, "KilledWithAChild")
+    began = time.monotonic()
+    with Scheduler(Slots.here(workers=1), watcher := Watcher()) as scheduler:
+        assert scheduler.run(submitted(c))
+    assert c.state() == "failed" and len(watcher.again_) == 1
+    assert time.monotonic() - began < 300, "it waited for the children to end"
+
+
+def test_a_run_after_an_interrupted_one_has_forgotten_its_cells(tmp_path: Path) -> None:
+    held, free = submitted(small(tmp_path, "study=1"), small(tmp_path))
+    other = Lock.acquire(held.path)
+    assert other is not None
+    watcher = Watcher()
+    watcher.waiting = lambda _jobs: scheduler.stop()  # pyright: ignore[reportAttributeAccessIssue]
+    with Scheduler(Slots.here(workers=1), watcher) as scheduler:
+        assert scheduler.run([held]) is False
+        scheduler.stopped = 0
+        assert scheduler.run([free])
+    other.release()
+    assert list(watcher.statuses) == [free.path]
+
+
+def test_a_cell_whose_folder_has_gone_is_no_endless_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_module, "GONE_LOOKS", 2)
+    with Scheduler(Slots.here(workers=1), watcher := Watcher()) as scheduler:
+        assert scheduler.run([Job(tmp_path / "absent")])
+    assert watcher.statuses[tmp_path / "absent"]["status"] == "failed"

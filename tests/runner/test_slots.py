@@ -62,6 +62,7 @@ def test_gpus_are_lent_one_cell_each_or_as_many_as_asked_for() -> None:
     slots.give(second)
     again = slots.take("cuda", 1)
     assert again and again.gpu == "GPU-abc"
+    slots.give(first)
     shared = Slots(cores=range(4), gpus=["0"], per_gpu=2)
     pair = [shared.take("cuda", 1) for _ in range(3)]
     assert pair[0] and pair[1] and pair[2] is None
@@ -72,12 +73,27 @@ def test_another_launch_on_this_machine_gets_another_gpu_while_there_is_one() ->
     first, second = Slots(cores=[], gpus=["0", "1"]), Slots(cores=[], gpus=["0", "1"])
     a, b = first.take("cuda", 1), second.take("cuda", 1)
     assert a and b and a.gpu != b.gpu and not a.shared and not b.shared
-    c = second.take("cuda", 1)  # all are taken: the two share one, and that is told
-    assert c and c.gpu == a.gpu and c.shared
+    assert second.take("cuda", 1) is None  # all are taken: wait
     first.give(a)
-    second.give(c)
     again = second.take("cuda", 1)
     assert again and again.gpu == a.gpu and not again.shared
+
+
+def test_jobs_of_a_batch_system_have_gpus_of_their_own_whatever_they_are_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    taken = [Slots.here().take("cuda", 1) for _ in range(2)]
+    assert all(slot and slot.gpu == "0" and not slot.shared for slot in taken)
+
+
+def test_gpus_can_be_had_where_claims_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path / "absent" / "deeper"))
+    gpu, core = Slots(cores=[], gpus=["0"]).take("cuda", 1), Slots(cores=[0]).take("cpu", 1)
+    assert gpu and not gpu.shared and core and not core.pinned
 
 
 def test_how_many_fit() -> None:
@@ -126,8 +142,11 @@ def test_the_machine_is_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch
 
 
 def test_gpus_without_a_word_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpus() == []
+    for hidden in ("", "-1", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert gpus() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,-1,3")
+    assert gpus() == ["2"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     tool = tmp_path / "nvidia-smi"
