@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the launcher imports this module, and has no use for pandas
 
 Record = dict[str, Any]
 KEYS = ("id", "workload", "label", "study", "trial")
+IMPORTED = "imported.json"
 UNITS = ("samples", "seconds", "steps", "drawn")
 FIRST = (*KEYS, "status", "hit", *(f"{unit}_to_target" for unit in UNITS), "best_metric", "metric", "target")
 
@@ -40,6 +41,8 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: when there is no such folder, or no cell in it.
     """
+    if (Path(folder) / IMPORTED).is_file():
+        return _imported(Path(folder))
     found = [(record, rows) for path in cell_paths(Path(folder)) for record, rows in _read(path)]
     if not found:
         raise UserError(f"{folder} holds no cells{_experiments_in(Path(folder))}")
@@ -49,6 +52,16 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for place, key in enumerate(KEYS):
         evals.insert(place, key, cells[key].take(owner).array)
     return cells, evals
+
+
+def _imported(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables that came from elsewhere as they are, without cells' folders (``runner.import_algoperf``)."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(folder / "cells.parquet"), pd.read_parquet(folder / "evals.parquet")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: its tables cannot be read ({error}); import them once more") from error
 
 
 def cell_row(path: Path) -> pd.Series:

@@ -1,0 +1,1 @@
+"""Other benchmarks' logs as this project's tables."""

@@ -1,0 +1,104 @@
+"""How long does scoring a large experiment take? ``python -m scripts.bench_score``.
+
+A million evaluations, 20,000 cells by default, drawn from a seed: algorithms × workloads × studies × trials.
+Timed is what turns the table of cells into a board; reading folders is not part of it. Each figure is a
+process of its own, pinned to two cores, and its memory is that of the whole process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+EVALUATIONS = 50  # of a cell
+GRID = {"workload": 8, "study": 5, "trial": 5}  # 200 cells an algorithm
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=int, default=20_000)
+    parser.add_argument("--resamples", type=int, nargs="*", default=[0, 1000])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # resamples: measure in this process
+    options = parser.parse_args(argv)
+    if options.one is not None:
+        return _measure(options.cells, options.one)
+    print(
+        f"{options.cells:,} cells, {options.cells * EVALUATIONS:,} evaluations; load {os.getloadavg()[0]:.1f}"
+    )
+    print("| resamples | seconds (median of processes) | range | peak MB |\n|--:|--:|--:|--:|")
+    for resamples in options.resamples:
+        runs = [_run(options.cells, resamples, options.cores) for _ in range(options.repeats)]
+        seconds, memory = sorted(run[0] for run in runs), max(run[1] for run in runs)
+        middle = f"{seconds[len(runs) // 2]:.2f} | {seconds[0]:.2f}–{seconds[-1]:.2f}"
+        print(f"| {resamples:,} | {middle} | {memory:,.0f} |")
+    return 0
+
+
+def evaluations(cells: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A table of cells and one of their evaluations, a tenth of the cells without a hit."""
+    rng = np.random.default_rng(seed)
+    place = np.arange(cells)
+    keys: dict[str, np.ndarray] = {}
+    for name, size in reversed(GRID.items()):
+        keys[name], place = place % size, place // size
+    speed = 0.5 + rng.random(cells) + 0.01 * (place % 97)
+    hit = np.where(rng.random(cells) < 0.9, np.ceil(20 * speed * rng.lognormal(0, 0.1, cells)), np.inf)
+    hit[hit >= EVALUATIONS] = np.inf
+    index = np.tile(np.arange(EVALUATIONS), cells)
+    evals = pd.DataFrame({"id": np.repeat(np.arange(cells), EVALUATIONS), "samples": (index + 1) * 1000.0})
+    table = pd.DataFrame(
+        {
+            "workload": [f"workload{n}" for n in keys["workload"]],
+            "label": [f"algorithm{n}" for n in place],
+            "study": keys["study"],
+            "trial": keys["trial"],
+            "status": "done",
+            "samples_to_target": (hit + 1) * 1000.0,
+            "eval_index_to_target": np.where(np.isfinite(hit), hit, np.nan),
+            "samples": np.minimum(hit + 1, EVALUATIONS) * 1000.0,
+        }
+    )
+    return table, evals
+
+
+def _measure(cells: int, resamples: int) -> int:
+    from runner.scoring import board, by_workload
+
+    table, evals = evaluations(cells)
+    start = time.perf_counter()
+    board(table, baseline="algorithm0", resamples=resamples)
+    by_workload(table)
+    seconds = time.perf_counter() - start
+    assert len(evals) == cells * EVALUATIONS  # held meanwhile, as by whoever scores an experiment
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return 0
+
+
+def _run(cells: int, resamples: int, cores: int) -> tuple[float, float]:
+    """Seconds and MB of one process."""
+    command = [sys.executable, "-m", "scripts.bench_score", "--cells", str(cells), "--one", str(resamples)]
+    allowed = sorted(os.sched_getaffinity(0))
+    done = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, allowed[:cores]),
+    )
+    seconds, memory = done.stdout.split()
+    return float(seconds), float(memory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
