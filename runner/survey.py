@@ -152,8 +152,18 @@ def look(experiment: Path, stale: bool = True) -> View:
     view = View(experiment, launched=launches(experiment))
     queued = _ask_slurm(view)
     outdated = _Outdated() if stale else None
+    unwritten = 0
     for name in _names(experiment):
-        view.cells.append(_seen(experiment, name, outdated, queued, view.notices))
+        cell = _seen(experiment, name, outdated, queued, view.notices)
+        if cell is None:
+            unwritten += 1
+        else:
+            view.cells.append(cell)
+    if unwritten:
+        view.notices.append(
+            f"{unwritten} folder{'s' * (unwritten != 1)} without config.yaml: a launch was cut while it "
+            "wrote them; launching the grid again fills them"
+        )
     began = [launch.record.get("submitted", 0.0) for launch in view.launched if _awaited(view, launch)]
     since = min(began, default=None)
     view.cells = [_with_coming(cell, since) for cell in view.cells]
@@ -277,13 +287,20 @@ def _names(experiment: Path) -> list[str]:
 
 def _seen(
     experiment: Path, name: str, outdated: _Outdated | None, queued: Collection[str], notices: list[str]
-) -> Seen:
-    """Agrees with :func:`runner.cell.folder_state`, but for what a queue adds."""
+) -> Seen | None:
+    """Agrees with :func:`runner.cell.folder_state`, but for what a queue adds.
+
+    Returns:
+        None for the folder of a cell that was never submitted: its launch was cut while it wrote it.
+    """
     path = f"{experiment}/cells/{name}"
     text = _read(f"{path}/status.json")
     state, lock = _status_word(text), None
     if state is None:
-        notices += _problem(Path(path))
+        if text:
+            notices.append(f"{name}: status.json is damaged; counted as pending")
+        elif not os.path.exists(f"{path}/config.yaml") and holder(Path(path)) is None:  # noqa: PTH110
+            return None
         state, text = "pending", b""
     if state in FINISHED:
         if outdated is not None and outdated(path):
@@ -331,15 +348,6 @@ def _parsed(text: bytes) -> Record | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def _problem(path: Path) -> list[str]:
-    """What is wrong with a folder without a good status, if it is more than that it was just made."""
-    if (path / "status.json").exists():
-        return [f"{path.name}: status.json is damaged; counted as pending"]
-    if not (path / "config.yaml").exists() and holder(path) is None:
-        return [f"{path.name}: no config.yaml; counted as pending"]
-    return []
 
 
 def _with_coming(cell: Seen, since: float | None) -> Seen:

@@ -69,6 +69,17 @@ def test_what_is_not_done_runs_again_and_nothing_else(command: Command, results:
     assert launch.record["launcher"] == "local" and launch.record["options"]["workers"] == 1
 
 
+def test_a_cell_that_was_never_submitted_is_not_a_failure(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its launch was killed, or its disk was full, between making its folder and writing its config."""
+    experiment = results / "exp"
+    (experiment / "cells" / "digits.sgd.s9.t0.0123456789").mkdir()
+    assert main([str(experiment), "--states", "killed", "--launcher", "inline"]) == 0
+    printed = capsys.readouterr().err
+    assert "1 folder without config.yaml" in printed and "launching the grid again" in printed
+
+
 def test_named_cells_and_states_alone(results: Path) -> None:
     experiment = results / "exp"
     assert main([str(experiment), "--cells", "*.s1.*", "*.s0.*", "--launcher", "inline"]) == 0
