@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from runner.errors import UserError
 from runner.files import write_json
 from runner.labels import UNNAMED, slug
 from runner.lock import Lock, holder
+from runner.overrides import cell_overrides
 from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
+from runner.tables import hyperparameters
 
 # Where a cell logs to and where it runs does not change what it computes.
 NOT_IDENTITY = (
@@ -35,11 +37,13 @@ class Cell:
         config: the resolved config, with its ``id``.
         folder: where its files are.
         sources: project module -> hash.
+        overrides: what it was composed from; empty where nobody knows any more.
     """
 
     config: dict[str, Any]
     folder: CellFolder
     sources: dict[str, str]
+    overrides: Sequence[str] = ()
 
     @classmethod
     def from_overrides(cls, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Cell:
@@ -48,7 +52,8 @@ class Cell:
         Raises:
             UserError: for bad input.
         """
-        return cls.from_config(compose(overrides, config_dirs))
+        cell = cls.from_config(compose(overrides, config_dirs))
+        return replace(cell, overrides=tuple(cell_overrides(overrides)))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Cell:
@@ -146,6 +151,7 @@ class Cell:
             "sources": self.sources,
             "git": git.facts(),
             "submitted": time.time(),
+            **({"overrides": list(self.overrides)} if self.overrides else {}),
         }
 
     def _card(self) -> dict[str, Any]:
@@ -154,8 +160,8 @@ class Cell:
             "provisional": self.config.get("provisional", False),
             "ruleset": self.config.get("ruleset"),
             "workload": self.config["workload"]["name"],
-            "data": self.config["workload"].get("data"),
-            "precision": self.config["workload"].get("precision"),
+            **{key: self.config["workload"].get(key) for key in ("data", "precision", "metric", "minimize")},
+            "hparams": hyperparameters(self.config["algorithm"]),
         }
 
 

@@ -53,6 +53,8 @@ class Grid:
     config_dirs: Sequence[Path] = ()
     launches: dict[Path, Launch] = field(default_factory=dict)
     experiments: list[Path] = field(default_factory=list)
+    _size: int | None = None
+    _names: dict[Path, list[str]] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell once, as it is composed.
@@ -66,7 +68,8 @@ class Grid:
         from runner.expand import expand_all
 
         first, *rest = lists = list(expand_all(self.jobs, self.config_dirs))
-        self.display.expects(len(lists))
+        self._size = len(lists)
+        self.display.expects(self._size)
         cell = self._composed(first)
         yield cell
         for overrides in itertools.islice(_corners(first, rest), CHECKED_AHEAD):
@@ -82,6 +85,7 @@ class Grid:
         """The cells that have to run, their folders written; the others are shown as skipped."""
         for cell in self.cells():
             experiment = self._experiment(cell)
+            self._note(experiment, cell)
             state = cell.state()
             job = job_of(cell, state)
             if state in FINISHED:
@@ -99,11 +103,18 @@ class Grid:
                 )
                 continue
             yield job, cell
+        for experiment in self.launches:
+            self._note(experiment)
+            with contextlib.suppress(OSError):  # a full disk
+                self.launches[experiment].update(composed=True)
 
     def launch(self, experiment: Path) -> Launch:
         """The record of this launch in an experiment's folder."""
         if experiment not in self.launches:
-            self.launches[experiment] = Launch.create(experiment, self.backend.name, self.backend.options())
+            launch = Launch.create(experiment, self.backend.name, self.backend.options())
+            self.launches[experiment] = launch
+            if self._size is not None:
+                launch.update(grid=self._size)
         return self.launches[experiment]
 
     def end(self) -> None:
@@ -111,6 +122,16 @@ class Grid:
         for launch in self.launches.values():
             with contextlib.suppress(OSError):  # a full disk
                 launch.update(ended=time.time())
+
+    def _note(self, experiment: Path, cell: Cell | None = None) -> None:
+        """What this launch is about, which tells later what of it is missing. No cell fails for its sake."""
+        names = self._names.setdefault(experiment, [])
+        if cell is not None:
+            names.append(cell.folder.path.name)
+        if names and experiment in self.launches:
+            with contextlib.suppress(OSError):
+                self.launches[experiment].add(names)
+                names.clear()
 
     def _composed(self, overrides: Sequence[str]) -> Cell:
         return Cell.from_overrides(overrides, self.config_dirs)

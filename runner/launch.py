@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ class Launch:
 
     Attributes:
         path: its folder.
-        record: ``launcher``, ``host``, ``pid``, ``command``, ``options``, ``submitted``, ``ended``, and what
-            a launcher adds (``arrays`` of a batch system).
+        record: ``launcher``, ``host``, ``pid``, ``command``, ``options``, ``submitted``, ``ended``, of a grid
+            ``grid`` (its number of cells, twins included) and ``composed`` (whether all were written), and
+            what a launcher adds (``arrays`` of a batch system).
     """
 
     path: Path
@@ -51,6 +52,18 @@ class Launch:
         """Add to the record, on disk too."""
         self.record |= facts
         write_json(self.path / "job.json", self.record)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Note cells of this launch by the names of their folders, finished ones included."""
+        with (self.path / "cells.txt").open("a") as file:
+            file.writelines(f"{name}\n" for name in names)
+
+    def names(self) -> list[str]:
+        """The cells that were noted."""
+        try:
+            return (self.path / "cells.txt").read_text().splitlines()
+        except OSError:
+            return []
 
     def alive(self) -> bool:
         """Whether the launching process still runs, as far as this machine can see."""

@@ -107,6 +107,7 @@ def _read(path: Path) -> Iterator[tuple[Record, list[Record]]]:
             **summary,
             **{key: value for key, value in card.items() if value is not None or key not in summary},
             "status": str(status.get("status", "pending")),
+            "budget": status.get("budget"),
             **_to_target(summary, finished=status.get("status") in FINISHED),
             "best_metric": _best(rows, card, summary),
             **{key: status.get(key) or manifest.get(key) for key in ("host", "job")},
@@ -134,7 +135,8 @@ def _card(folder: CellFolder) -> Record | None:
     facts = {key: both.get(key) for key in ("device", "threads", "targets")}
     facts["provisional"] = bool(both.get("provisional", False))
     facts |= {key: card.get(key, workload.get(key)) for key in ("data", "precision", "metric", "minimize")}
-    hparams = card["hparams"] if "hparams" in card else hyperparameters(config.get("algorithm"))
+    hparams = card.get("hparams")
+    hparams = hparams if isinstance(hparams, dict) else hyperparameters(config.get("algorithm"))
     name = both.get("workload_label") or workload.get("name") or card.get("workload")
     return {
         "id": str(both["id"]),
