@@ -26,6 +26,7 @@ from runner.tables import hyperparameters
 NOT_IDENTITY = (
     "name", "results_dir", "data_dir", "label", "workload_label", "log", "checkpoint_every",
     "keep_checkpoint", "search_space", "id", "provisional", "resources", "ruleset",
+    "diagnostics",
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ def snapshot(loop: Loop) -> dict[str, Any]:
         "algorithm": loop.algorithm.state_dict(),
         "cost": loop.task.cost.state_dict(),
         "clock": loop.clock.state_dict(),
+        "diagnostics": loop.diagnostics.state_dict(),
         "rng": global_rng(loop.task.data.x.device),
     }
 
@@ -40,6 +41,7 @@ def restore(loop: Loop, state: dict[str, Any]) -> None:
     loop.algorithm.load_state_dict(state["algorithm"])
     loop.task.cost.load_state_dict(state["cost"])
     loop.clock.load_state_dict(state["clock"])
+    loop.diagnostics.load_state_dict(state.get("diagnostics", {}))
     set_global_rng(state["rng"], loop.task.data.x.device)
 
 

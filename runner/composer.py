@@ -37,7 +37,14 @@ from runner.overrides import is_listed, name_of
 from runner.paths import CONF
 
 AUTO = "auto"  # a workload's target: the one in conf/targets
-PLAIN_GROUPS = ("algorithm", "workload", "log", "targets", "ruleset")  # their files add to no other group
+PLAIN_GROUPS = (
+    "algorithm",
+    "workload",
+    "log",
+    "targets",
+    "ruleset",
+    "diagnostics",
+)  # their files add to no other group
 SHAPING = ("experiment",)  # groups that set keys rather than add a part
 COUNT = re.compile(r"(study|trial)=(0|[1-9]\d*)")
 COUNTED = re.compile(r"\$\{[^}]*\b(study|trial)\b")

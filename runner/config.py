@@ -200,7 +200,7 @@ def unknown_key(key: str, overrides: Sequence[str], config_dirs: Sequence[Path] 
     """What to say of a key or group that is none in the config of ``overrides``."""
     if "/" in key or key in ("optimizer", "loss", "schedule"):
         groups = {f"algorithm/{path.parent.name}" for _, path in presets.parts(config_dirs)}
-        groups |= {"algorithm", "workload", "log", "targets", "ruleset"}
+        groups |= {"algorithm", "workload", "log", "targets", "ruleset", "diagnostics"}
         return f"unknown group {key!r}: {nearest(key, groups)}"
     if key.startswith("hydra.launcher."):
         return f"unknown key {key!r}: {nearest(key, _launcher_keys(overrides))}"

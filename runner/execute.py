@@ -21,6 +21,7 @@ from runner import checkpoint, machine, source
 from runner.algorithm import Algorithm
 from runner.build import build_part
 from runner.clock import Clock
+from runner.diagnostic import Diagnostics
 from runner.errors import UserError, one_line
 from runner.lock import Lock, LostLock
 from runner.logs import Logger, open_logger
@@ -186,7 +187,10 @@ class CellRun:
     ) -> Loop:
         config = self.config
         plan = Plan(eval_every, config["stop_at_target"], config["max_seconds"], config["checkpoint_every"])
-        return Loop(task, algorithm, evaluate, plan, clock, self, self.alarm)
+        specs = config.get("diagnostics") or {}
+        parts = {name: build_part(name, spec, prefix="diagnostics.") for name, spec in specs.items()}
+        diagnostics = Diagnostics(parts)
+        return Loop(task, algorithm, evaluate, plan, clock, self, self.alarm, diagnostics=diagnostics)
 
     # -- what the loop tells -----------------------------------------------------------------------
 

@@ -9,12 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+# Temporary files are the owner's alone; what they become is for everyone whom the user lets read their files.
+_MASK = os.umask(0o077)
+os.umask(_MASK)
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it to disk, and rename it into place."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o666 & ~_MASK)
             write(file)
             file.flush()
             os.fsync(file.fileno())

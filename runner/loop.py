@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from runner.algorithm import Algorithm
 from runner.checkpoint import global_rng, set_global_rng
 from runner.clock import Clock
+from runner.diagnostic import Diagnostics
 from runner.errors import Diverged
 from runner.task import Task
 
@@ -101,6 +102,7 @@ class Loop:
     observer: Observer
     alarm: Alarm = field(default_factory=Alarm)
     progress: Progress = field(default_factory=Progress)
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
     def run(self) -> str:
         """Train to the target, the budget or a limit.
@@ -206,6 +208,9 @@ class Loop:
         self.algorithm.exit_eval(task)
         clock.switch("eval")
         guard.restore()
+        if self.diagnostics.parts:
+            metrics |= self.diagnostics.measure(task)
+            guard.restore()
         clock.switch("log")
         return metrics, reached
 

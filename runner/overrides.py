@@ -21,7 +21,8 @@ def is_listed(override: str) -> bool:
 
 
 def without_null(override: str) -> str:
-    """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``."""
+    """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``; a list becomes the empty one."""
+    override = re.sub(r"^(diagnostics)=(null|None)?$", r"\1=[]", override)
     return re.sub(r"^(algorithm/\w+|ruleset)=(null|None)?$", r"~\1", override)
 
 
