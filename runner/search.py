@@ -15,7 +15,9 @@ from typing import Any
 from runner.errors import UserError, nearest
 from runner.seeding import derive
 
-STUDY_STRIDE = 1000  # trials a study may have
+# A prime: a multiple of a base would put trial k of every study into the same part of that base's axis.
+STUDY_STRIDE = 1009
+TRIALS = 999  # that a study may have
 SCRAMBLE = derive("search") % 2**32
 SCRAMBLED, ALGOPERF = "scrambled", "algoperf"
 BELOW_PRIMES = 1000  # AlgoPerf's bases are the largest primes below, but for the last
@@ -55,8 +57,8 @@ def point(
     """
     if not space:
         raise UserError(f"trial={trial}: this algorithm has no search space; use trial=0, its defaults")
-    if not 1 <= trial < STUDY_STRIDE:
-        raise UserError(f"trial: got {trial}, wants an integer from 0 to {STUDY_STRIDE - 1}")
+    if not 1 <= trial <= TRIALS:
+        raise UserError(f"trial: got {trial}, wants an integer from 0 to {TRIALS}")
     unit = SEQUENCES[sequence](len(space), study * STUDY_STRIDE + trial)
     return {
         name: _scaled(_checked(name, entry), u) for (name, entry), u in zip(space.items(), unit, strict=True)

@@ -98,3 +98,12 @@ def test_nothing_to_search() -> None:
         search.point(LR_WD, 0, 1000)
     with pytest.raises(UserError, match="got 200 hyperparameters, wants at most 166"):
         search.algoperf(200, 1)
+
+
+def test_a_few_studies_together_leave_no_part_of_an_axis_out() -> None:
+    """With a stride that a base divides, trial k of every study lies in the same part of the axis."""
+    space = {f"x{axis}": {"min": 0.0, "max": 1.0} for axis in range(4)}
+    for axis, parts in (("x0", 8), ("x1", 9), ("x2", 5)):
+        places = [[int(search.point(space, s, k)[axis] * parts) for k in range(1, 6)] for s in range(5)]
+        assert {place for study in places for place in study} == set(range(parts))
+        assert len({tuple(study) for study in places}) == len(places)
