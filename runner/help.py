@@ -16,7 +16,8 @@ Train a training algorithm on a workload under a fair clock, and say when it rea
   python -m runner -m +experiment=linked dry_run=true                a grid's plan, and no run
   python -m runner algorithm=lion algorithm.optimizer.lr=3e-4        another hyperparameter
   python -m runner algorithm=adamw algorithm/loss=label_smoothing    another part
-  python -m runner.score results/default                             the leaderboard
+  python -m runner.score results/default                             the leaderboard; --publish freezes it
+  python -m runner.compare results/default lion adamw                two algorithms, paired
   python -m runner.check algorithm=lion                              is a method well-behaved?
   python -m runner.check workload=digits                             and a workload?
 """
@@ -24,7 +25,7 @@ Train a training algorithm on a workload under a fair clock, and say when it rea
 TAIL = """\
 Parts go into any algorithm: algorithm/<kind>=<name>; algorithm/<kind>=null takes one out.
 Keys: name results_dir data_dir study trial label stop_at_target max_seconds
-      checkpoint_every keep_checkpoint device threads log
+      checkpoint_every keep_checkpoint device threads log diagnostics
 How a grid runs: hydra/launcher=inline|local|slurm dry_run workers per_gpu then grid ruleset.studies
       ruleset.trials ruleset.sequence; on SLURM cells_per_task minutes_per_task wait hydra.launcher.*
 `--cfg job` prints the composed config, `--hydra-help` Hydra's own flags.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+SPACE = ".search_space."
 UNNAMED = ("download",)  # keys of a workload that say how to get its data, not what it is
 # Keys of a workload that leave the question as it is, so that its target stands.
 SAME_PROBLEM = (
@@ -60,6 +61,8 @@ def _keys(changed: Mapping[str, Any]) -> str:
 
 
 def _short(key: str, changed: Mapping[str, Any]) -> str:
+    if SPACE in key:
+        return key.partition(SPACE)[2]  # lr.max: the end alone would be max
     last = key.rpartition(".")[2]
     twins = [other for other in changed if other.rpartition(".")[2] == last]
     return last if len(twins) == 1 else key.partition(".")[2]

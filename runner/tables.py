@@ -132,7 +132,7 @@ def _card(folder: CellFolder) -> Record | None:
                 f"{folder.path} is left out: neither cell.json nor config.yaml says what it is", stacklevel=2
             )
         return None
-    facts = {key: both.get(key) for key in ("device", "threads", "targets")}
+    facts = {key: both.get(key) for key in ("device", "threads", "targets", "ruleset")}
     facts["provisional"] = bool(both.get("provisional", False))
     facts |= {key: card.get(key, workload.get(key)) for key in ("data", "precision", "metric", "minimize")}
     hparams = card.get("hparams")

@@ -56,9 +56,9 @@ def board(
         UserError: when no finished cell has a target, a column is missing, or an option makes no sense.
     """
     times, rows = study_times(cells, by, pick), counted(cells, by)
-    columns = sorted(set(times["workload"])) if workloads is None else list(dict.fromkeys(workloads))
-    labels = sorted(set(cells["label"]))
-    if not set(times["workload"]) & set(columns):
+    columns = sorted(times["workload"].unique()) if workloads is None else list(dict.fromkeys(workloads))
+    labels = sorted(cells["label"].unique())
+    if not set(times["workload"].unique()) & set(columns):
         raise UserError("no finished cell to score: none has both ended and a target")
     table = medians(times, labels, columns)
     rules: Rules = (tau_max, integral, variants)
@@ -158,7 +158,7 @@ def _nothing(labels: Sequence[str]) -> pd.DataFrame:
 def _spent(cells: pd.DataFrame) -> pd.DataFrame:
     """What an algorithm's cells cost in all, finished or not, in every unit that the table has."""
     units = [unit for unit in SPENT if unit in cells]
-    return pd.DataFrame({f"spent_{unit}": cells.groupby("label")[unit].sum() for unit in units})
+    return pd.DataFrame({f"spent_{unit}": cells.groupby("label")[unit].sum(min_count=1) for unit in units})
 
 
 def _arranged(frame: pd.DataFrame) -> pd.DataFrame:

@@ -105,6 +105,7 @@ def test_a_part_that_is_null_is_absent() -> None:
         (["algorithm/transform=[clip_norm,perpgrad]"], "adamw+clip_norm+perpgrad", "digits"),
         (["workload=mnist", "workload.download=false"], "adamw", "mnist"),
         (["algorithm.optimizer.betas=[0.9,0.99]"], "adamw[betas=0.9/0.99]", "digits"),
+        (["algorithm.optimizer.search_space.lr.max=0.3"], "adamw[lr.max=0.3]", "digits"),
     ],
 )
 def test_labels_name_what_was_changed(overrides: list[str], label: str, workload: str) -> None:
@@ -115,6 +116,7 @@ def test_labels_name_what_was_changed(overrides: list[str], label: str, workload
 def test_identity_covers_what_matters_and_nothing_else(tmp_path: Path) -> None:
     base = identity(compose([]))
     for same in (["name=x"], [f"results_dir={tmp_path}"], ["data_dir=y"], ["checkpoint_every=1"], ["label=l"],
+                 ["diagnostics=null"],
                  ["keep_checkpoint=true"], ["workers=2"], ["per_gpu=3"], ["dry_run=true"],
                  ["wait=true"], ["then=score"], ["cells_per_task=4"], ["minutes_per_task=5"],
                  ["grid=[{study:3}]"], ["ruleset=external_tuning"],

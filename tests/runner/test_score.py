@@ -1,300 +1,338 @@
-"""The board: the rules on small tables, and the command from a user's point of view."""
+"""``python -m runner.score`` from a user's point of view: its options, its files, what it refuses."""
 
 from __future__ import annotations
 
-import json
 import math
-import random
-import statistics
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from runner import score
-from runner.errors import UserError
-from runner.score import leaderboard, study_costs
-from runner.tables import load
-from tests.experiments import write_cell
+from runner import import_algoperf, score
+from tests.experiments import Said, call, refusal, write_cell, write_grid
 
-Place = tuple[str, str, int, int, float | None]  # workload, label, study, trial, samples to target
-
-
-def table(*places: Place, **columns: Any) -> pd.DataFrame:
-    """A table of finished cells."""
-    rows = [
-        {
-            "id": f"{workload}{label}{study}{trial}", "workload": workload, "label": label, "study": study,
-            "trial": trial, "status": "done", "hit": at is not None, "best_metric": 0.5, "metric": "accuracy",
-            "target": 0.9, "minimize": False, "open_division": False,
-            **{f"{unit}_to_target": math.inf if at is None else at for unit in score.UNITS}, **columns,
-        }
-        for workload, label, study, trial, at in places
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def column(board: pd.DataFrame, name: str) -> dict[Any, Any]:
-    return board.set_index("label")[name].to_dict()
-
-
-# -- the rules ---------------------------------------------------------------------------------------
-
-
-def test_a_study_counts_with_its_fastest_trial_that_hit() -> None:
-    cells = table(("w", "a", 0, 1, 30), ("w", "a", 0, 2, 10), ("w", "a", 0, 3, None), ("w", "a", 1, 1, None))
-    assert study_costs(score.records(cells), "samples") == {0: 10, 1: math.inf}
-
-
-@pytest.mark.parametrize(
-    ("studies", "cost"),
-    [
-        ([7], 7), ([None], math.inf), ([1, 3, 100], 3), ([1, 3], 2), ([1, None], math.inf), ([1, 2, None], 2),
-        ([1, 2, None, None], math.inf), ([4, 2, 6, None], 5), ([None, None], math.inf),
-    ],
-)  # fmt: skip
-def test_the_median_over_studies(studies: list[float | None], cost: float) -> None:
-    cells = table(*(("w", "a", study, 0, at) for study, at in enumerate(studies)))
-    board = leaderboard(cells)
-    assert board["samples"].tolist() == [cost]
-    assert board["hit_rate"].tolist() == [sum(at is not None for at in studies) / len(studies)]
-
-
-def test_an_absent_study_is_absent_and_an_unfinished_cell_counts_nowhere() -> None:
-    cells = table(("w", "a", 0, 0, 10), ("w", "a", 1, 0, 20), ("w", "a", 2, 0, None), ("w", "b", 0, 0, 11))
-    cells.loc[2, "status"] = "failed"
-    board = leaderboard(cells)
-    assert column(board, "samples") == {"a": 15, "b": 11}
-    assert column(board, "finished") == {"a": 2, "b": 1} and column(board, "studies") == {"a": 2, "b": 1}
-    assert column(board, "hit_rate") == {"a": 1, "b": 1} and column(board, "rank") == {"b": 1, "a": 2}
-
-
-def test_a_diverged_cell_is_a_miss() -> None:
-    cells = table(("w", "a", 0, 0, None), ("w", "b", 0, 0, 5))
-    cells.loc[0, "status"] = "diverged"
-    board = leaderboard(cells)
-    assert column(board, "samples") == {"a": math.inf, "b": 5} and column(board, "hits") == {"a": 0, "b": 1}
-
-
-def test_algorithms_rank_by_the_geometric_mean_of_their_ratios() -> None:
-    cells = table(
-        ("v", "a", 0, 0, 100), ("w", "a", 0, 0, 80), ("v", "b", 0, 0, 300), ("w", "b", 0, 0, 10),
-        ("v", "c", 0, 0, 900), ("w", "c", 0, 0, 90),
-    )  # fmt: skip
-    board = leaderboard(cells)
-    scores = column(board, "score")
-    assert scores["a"] == pytest.approx(math.sqrt(1 * 8)) and scores["b"] == pytest.approx(math.sqrt(3 * 1))
-    assert scores["c"] == pytest.approx(math.sqrt(9 * 9))
-    assert column(board, "rank") == {"b": 1, "a": 2, "c": 3}
-    assert board["label"].tolist() == ["b", "b", "a", "a", "c", "c"]
-
-
-def test_misses_come_last_and_more_hits_first() -> None:
-    cells = table(
-        ("u", "all", 0, 0, 900), ("v", "all", 0, 0, 900), ("w", "all", 0, 0, 900),
-        ("u", "two", 0, 0, 1), ("v", "two", 0, 0, 1), ("w", "two", 0, 0, None),
-        ("u", "absent", 0, 0, 2), ("v", "absent", 0, 0, 2),
-        ("u", "none", 0, 0, None), ("v", "none", 0, 0, None), ("w", "none", 0, 0, None),
-    )  # fmt: skip
-    board = leaderboard(cells)
-    assert column(board, "rank") == {"all": 1, "two": 2, "absent": 3, "none": 4}
-    scores = column(board, "score")
-    assert scores["all"] == pytest.approx((900 * 900) ** (1 / 3))
-    assert all(math.isinf(scores[label]) for label in ("two", "absent", "none"))
-
-
-def test_a_workload_that_nobody_hits_or_without_a_target_ranks_nobody() -> None:
-    hard = [("hard", label, 0, 0, None) for label in "ab"]
-    cells = table(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20), *hard)
-    aimless = table(("free", "a", 0, 0, None), target=math.nan, samples_to_target=math.nan)
-    board = leaderboard(pd.concat([cells, aimless], ignore_index=True))
-    assert column(board, "score") == {"a": pytest.approx(1), "b": pytest.approx(2)}
-
-
-def test_equals_share_a_rank_and_a_target_reached_at_once_divides_by_nothing() -> None:
-    board = leaderboard(table(("w", "a", 0, 0, 0), ("w", "b", 0, 0, 0), ("w", "c", 0, 0, 5)))
-    assert column(board, "rank") == {"a": 1, "b": 1, "c": 3}
-    assert column(board, "ratio") == {"a": 1, "b": 1, "c": math.inf}
-
-
-def test_by_chooses_what_is_compared() -> None:
-    cells = table(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20))
-    cells["seconds_to_target"] = [4.0, 1.0]
-    assert column(leaderboard(cells), "rank") == {"a": 1, "b": 2}
-    board = leaderboard(cells, by="seconds")
-    assert column(board, "rank") == {"b": 1, "a": 2} and column(board, "score") == {
-        "b": 1,
-        "a": pytest.approx(4),
-    }
-
-
-def test_two_cells_in_one_place_are_refused_by_name_unless_one_is_unfinished() -> None:
-    cells = table(("w", "a", 0, 1, 10), ("w", "a", 0, 1, 20), ("w", "b", 0, 0, 20))
-    cells["id"] = ["first", "second", "third"]
-    with pytest.raises(UserError, match=r"w · a · study 0 · trial 1: first and second"):
-        leaderboard(cells)
-    cells.loc[1, "status"] = "failed"
-    assert column(leaderboard(cells), "samples") == {"a": 10, "b": 20}
-
-
-def test_unlike_cells_are_refused_where_the_unit_makes_them_unlike() -> None:
-    cells = table(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20))
-    cells["threads"] = [1, 4]
-    assert len(leaderboard(cells)) == 2
-    with pytest.raises(UserError, match="threads is 1 and 4; --by samples compares them"):
-        leaderboard(cells, by="seconds")
-    cells["target"] = [0.9, 0.8]
-    with pytest.raises(UserError, match=r"cells of w cannot share a board: target is 0.8 and 0.9"):
-        leaderboard(cells)
-
-
-def test_nothing_finished_is_the_users_mistake() -> None:
-    cells = table(("w", "a", 0, 0, None), ("w", "a", 1, 0, None), ("w", "a", 2, 0, None))
-    cells["status"] = ["failed", "running", "failed"]
-    with pytest.raises(UserError, match="no finished cell to score: 2 failed, 1 running"):
-        leaderboard(cells)
-
-
-COST = st.one_of(st.none(), st.integers(1, 50))
-CELLS = st.dictionaries(
-    st.tuples(st.sampled_from("vw"), st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 2)),
-    COST,
-    min_size=1,
+Capture = pytest.CaptureFixture[str]
+V06 = Path(__file__).parent / "data_algoperf" / "v06_trimmed.tar.xz"
+TWO = {("digits", "adamw"): [1000, 1000], ("digits", "lion"): [2500, 2500]}
+HOSTILE = (
+    "[red]",
+    "a|b",
+    "two\nlines",
+    "<script>alert(1)</script>",
+    "x" * 300,
+    ":smile:",
+    "it's `ls`",
+    "a\\",
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(CELLS, st.randoms(use_true_random=False))
-def test_it_agrees_with_the_rules_written_out(places: dict[Any, float | None], chance: random.Random) -> None:
-    rows = [(*place, at) for place, at in places.items()]
-    board = leaderboard(table(*rows))
-    costs = {}
-    for workload, label in {(w, a) for w, a, _, _ in places}:
-        per_study = {}
-        for (w, a, study, _), at in places.items():
-            if (w, a) == (workload, label):
-                per_study[study] = min(per_study.get(study, math.inf), math.inf if at is None else at)
-        costs[workload, label] = statistics.median(per_study.values())
-    assert {(r.workload, r.label): r.samples for r in board.itertuples()} == costs
-    chance.shuffle(rows)
-    pd.testing.assert_frame_equal(leaderboard(table(*rows)), board)
-    contested = [w for w in "vw" if any(math.isfinite(c) for (v, _), c in costs.items() if v == w)]
-    for label, value in column(board, "score").items():
-        ratio = 1.0
-        for w in contested:
-            ratio *= costs.get((w, label), math.inf) / min(c for (v, _), c in costs.items() if v == w)
-        expected = ratio ** (1 / len(contested)) if contested else math.inf
-        assert value == pytest.approx(expected) or (not contested and math.isinf(value))
+def run(capsys: Capture, *args: object) -> Said:
+    said = call(score.main, capsys, *args)
+    assert said.code == 0, said.err
+    return said
 
 
-# -- the command -------------------------------------------------------------------------------------
+def refused(capsys: Capture, *args: object) -> str:
+    return refusal(score.main, capsys, *args)
 
 
-def run_score(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, list[str], str]:
-    code = score.main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return code, captured.out.splitlines(), captured.err
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """adamw at 1,000 samples, lion at 2,500, two studies each."""
+    write_grid(tmp_path / "two", TWO)
+    return tmp_path / "two"
 
 
-def test_the_command_writes_the_tables_and_prints_the_board(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+# -- what it says and writes -------------------------------------------------------------------------
+
+
+def test_the_board_of_a_grid(
+    tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    write_cell(tmp_path, "slow[lr=0.1]", at=4000).append_eval({"steps": 1, "validation/accuracy": 0.98})
-    write_cell(tmp_path, "fast", at=1000, open_division=True)
-    write_cell(tmp_path, "fast", at=None, workload="mnist[target=0.5]", target=0.5)
-    write_cell(tmp_path, "fast", study=1, status="failed", error="boom")
-    write_cell(tmp_path, "slow[lr=0.1]", study=1, status="running")
-    code, lines, errors = run_score(capsys, tmp_path)
-    out = "\n".join(lines)
-    assert code == 0 and errors == ""
-    tables = [line for line in lines if line.startswith(("|", "+"))]
-    assert max(len(line) for line in tables) <= 80 and "\x1b" not in out
-    assert "digits: accuracy ≥ 0.97" in out and "mnist[target=0.5]: accuracy ≥ 0.5" in out
-    row = next(line for line in lines if "slow[lr=0.1]" in line and "4,000" in line)
-    assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        "2", "slow[lr=0.1]", "4,000", "4", "400", "1/1", "1", "0.98"
+    """As a user runs it, piped: no escape codes, no table wider than 80 columns, nothing on stderr."""
+    folder = tmp_path / "exp"
+    write_cell(folder, "slow[lr=0.1]", at=4000).append_eval({"steps": 1, "validation/accuracy": 0.98})
+    write_cell(folder, "fast", at=1000)
+    write_cell(folder, "fast", at=None, workload="mnist[target=0.5]", target=0.5)
+    write_cell(folder, "slow[lr=0.1]", at=None, workload="mnist[target=0.5]", target=0.5)
+    done = command(str(folder), module="runner.score")
+    said = Said(done.returncode, done.stdout, done.stderr)
+    assert (said.code, said.err) == (0, "") and "\x1b" not in said.out
+    assert max(map(len, said.lines)) <= 80
+    assert "digits: accuracy ≥ 0.97" in said.out and "mnist[target=0.5]: accuracy ≥ 0.5" in said.out
+    assert "hit by nobody, credits nobody and counts: mnist[target=0.5]" in said.out
+    assert said.row("fast") == ["1", "fast", "0.500", "n too small", "50 %"]
+    assert said.row("slow[lr=0.1]")[:3] == ["2", "slow[lr=0.1]", "0.000"]  # exactly four times as slow
+    assert said.row("slow[lr=0.1]", 2) == [
+        "2", "slow[lr=0.1]", "4,000", "4,000–4,000", "4.00", "1/1", "1/1", "0.98"
     ]  # fmt: skip
-    assert any("fast (open)" in line and "1,000" in line for line in lines) and "miss" in out
-    assert "hit by nobody, so not ranked: mnist[target=0.5]" in out
-    assert lines[-1] == (
-        "not finished: 1 failed (digits · fast · study 1 · trial 0), "
-        "1 running (digits · slow[lr=0.1] · study 1 · trial 0)"
+    assert said.row("fast", 3) == ["—", "fast", "miss", "—", "—", "0/1", "0/1", "—"]
+    names = {"cells", "leaderboard.csv", "leaderboard.md", "cells.csv", "cells.parquet", "evals.parquet"}
+    assert {path.name for path in folder.iterdir()} >= names
+    csv = pd.read_csv(folder / "leaderboard.csv")
+    assert csv["label"].tolist() == ["fast", "slow[lr=0.1]"] and csv["score"].tolist() == [0.5, 0]
+    assert csv["digits/median"].tolist() == [1000, 4000] and set(csv["by"]) == {"samples"}
+    for cells in (pd.read_csv(folder / "cells.csv"), pd.read_parquet(folder / "cells.parquet")):
+        assert len(cells) == 4 and cells["samples_to_target"].max() == math.inf
+    assert pd.read_parquet(folder / "evals.parquet")["label"].tolist() == ["slow[lr=0.1]"]
+    assert (folder / "leaderboard.md").read_text().startswith("# exp\n\n## On embedded data\n")
+
+
+def test_five_studies_have_an_interval_and_the_baselines_speed(tmp_path: Path, capsys: Capture) -> None:
+    write_grid(tmp_path, {("w", "adamw"): [900, 1000, 1000, 1000, 1100], ("w", "lion"): [500] * 5})
+    said = run(capsys, tmp_path)
+    assert said.row("lion") == ["1", "lion", "1.000", "1.000–1.000", "100 %", "2.00 (1.80–2.20)"]
+    assert said.row("adamw")[5] == "1.00 (1.00–1.00)" and "× adamw" in said.out
+    assert said.row("lion", 1) == ["1", "lion", "100 %", "100 %", "5", "1", "10k", "10"]
+    assert said.row("adamw", 2)[2:5] == ["1,000", "900–1,100", "2.00"]
+
+
+@pytest.mark.parametrize(
+    ("options", "scores", "extra"),
+    [
+        ((), {"adamw": 1, "lion": 0.5}, "1 workload, by samples, misses beyond 4×"),
+        (("--by", "seconds"), {"adamw": 1, "lion": 0.5}, "by seconds"),
+        (("--by", "steps"), {"adamw": 1, "lion": 0.5}, "by steps"),
+        (("--tau-max", "2"), {"adamw": 1, "lion": 0}, "misses beyond 2×"),
+        (("--tau-max", "7"), {"adamw": 1, "lion": 0.75}, "misses beyond 7×"),
+        (("--study-pick", "eval_index"), {"adamw": 1, "lion": 0.5}, "studies' trials by evaluation index"),
+        # ratio 2.5 lies between points 49 (2.4848…) and 50 of 0…99: 49 whole steps and a half
+        (("--integral", "trapezoid"), {"adamw": 1, "lion": 49.5 / 99}, "AlgoPerf's integral"),
+        (("--baseline", "lion"), {"adamw": 1, "lion": 0.5}, "× lion"),
+        (("--resamples", "0"), {"adamw": 1, "lion": 0.5}, "n too small"),
+    ],
+)
+def test_options(two: Path, capsys: Capture, options: tuple, scores: dict, extra: str) -> None:
+    for cell in (two / "cells").iterdir():  # eval_index needs one
+        file = cell / "status.json"
+        file.write_text(file.read_text().replace('"hit": true', '"hit": true, "eval_index_to_target": 3'))
+    said = run(capsys, two, *options)
+    assert extra in " ".join(said.out.split())
+    csv = pd.read_csv(two / "leaderboard.csv").set_index("label")
+    assert csv["score"].to_dict() == pytest.approx(scores)
+    faster = 2.5 if "--baseline" in options else 0.4
+    other = "adamw" if "--baseline" in options else "lion"
+    assert csv.loc[other, "speedup"] == pytest.approx(faster)
+
+
+def test_by_eval_index_another_trial_may_stand_for_a_study(tmp_path: Path, capsys: Capture) -> None:
+    write_cell(tmp_path, "a", trial=0, at=2000, eval_index_to_target=1)
+    write_cell(tmp_path, "a", trial=1, at=1000, eval_index_to_target=2)
+    for trial in (0, 1):
+        write_cell(tmp_path, "b", trial=trial, at=1000, eval_index_to_target=9)
+    for pick, score_of_a in (("time", 1), ("eval_index", 2 / 3)):
+        run(capsys, tmp_path, "--study-pick", pick)
+        csv = pd.read_csv(tmp_path / "leaderboard.csv").set_index("label")
+        assert csv.loc["a", "score"] == pytest.approx(score_of_a), pick
+
+
+def test_the_seed_moves_the_intervals_alone(tmp_path: Path, capsys: Capture) -> None:
+    chance = {
+        ("w", label): [100 + (k * 37 + n * 11) % 60 for k in range(5)] for n, label in enumerate("abcd")
+    }
+    write_grid(tmp_path, chance)
+    boards = []
+    for options in ((), ("--seed", 0), ("--seed", 1), ("--seed", 0, "--resamples", 50)):
+        run(capsys, tmp_path, *options)
+        boards.append(pd.read_csv(tmp_path / "leaderboard.csv"))
+    first, same, other, fewer = boards
+    pd.testing.assert_frame_equal(first, same)
+    for board in (other, fewer):
+        assert board["score"].equals(first["score"])
+        assert not board[["low", "high", "rank_stability"]].equals(first[["low", "high", "rank_stability"]])
+
+
+def test_v06_comes_out_as_published(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "v06"
+    args = (V06, folder, "--ruleset", "external_tuning", "--quiet")
+    assert call(import_algoperf.main, capsys, *args).code == 0
+    said = run(capsys, folder, "--compat", "--study-pick", "eval_index")
+    assert said.row("shampoo")[:3] == ["1", "shampoo", "0.6244"]
+    assert said.row("baseline")[:3] == ["2", "baseline", "0.4590"]
+    assert said.lines[0] == "4 of 240 imported trials have no evaluations, and count nowhere"
+    assert "8 workloads, by seconds" in said.out and "On real data, external tuning" in said.out
+    assert {"leaderboard.csv", "leaderboard.md"} <= {path.name for path in folder.iterdir()}
+    exact = run(capsys, folder).row("shampoo")[2]
+    assert len(exact) == 5 and float(exact) == pytest.approx(0.62, abs=0.1)  # by time, exact: three decimals
+    why = "samples are not recorded", "steps are the submission's own unit"
+    for by, words in zip(("samples", "steps"), why, strict=True):
+        assert (
+            words in refused(capsys, folder, "--by", by)
+            and refused(capsys, folder, "--by", by)[-11:] == ("compares them"[-11:])
+        )
+
+
+def test_scoring_again_gives_the_same_bytes(two: Path, capsys: Capture) -> None:
+    said = run(capsys, two)
+    names = ("leaderboard.csv", "leaderboard.md", "cells.csv", "cells.parquet", "evals.parquet")
+    before = {name: (two / name).read_bytes() for name in names}
+    assert run(capsys, two) == said
+    assert {name: (two / name).read_bytes() for name in names} == before
+    assert not [path for path in two.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_provisional_targets_and_workloads_without_one_are_named(tmp_path: Path, capsys: Capture) -> None:
+    for label in "ab":
+        write_cell(tmp_path, label, "sure")
+        write_cell(tmp_path, label, "unsure", provisional=True)
+        write_cell(tmp_path, label, "aimless", at=None, target=None)
+    said = run(capsys, tmp_path)
+    assert "provisional target, published and not reproduced here (conf/targets): unsure" in said.lines
+    assert "no target, so not ranked: aimless" in said.lines
+    assert "2 workloads" in said.out and said.row("a")[2] == "1.000"
+
+
+def test_one_algorithm_alone_is_said_to_be_alone(tmp_path: Path, capsys: Capture) -> None:
+    write_grid(tmp_path, {("w", "a"): [10, 20]})
+    assert "one algorithm alone: there is nobody to rank it against" in run(capsys, tmp_path).lines
+
+
+# -- hostile names -----------------------------------------------------------------------------------
+
+
+def test_hostile_labels(tmp_path: Path, capsys: Capture) -> None:
+    folder = tmp_path / "a [b] | <i>"
+    for place, label in enumerate(HOSTILE):
+        for study in (0, 1):
+            write_cell(folder, label, "w|<b>", study, at=1000 + 100 * place, id=f"c{place}{study}")
+    for label in (HOSTILE[2], ":smile:"):
+        write_cell(folder, label, "w|<b>", 2, status="failed", id=f"c{label[:3]}")
+    said = run(capsys, folder)
+    tables = [line for line in said.lines if line.startswith(("|", "+"))]
+    assert max(map(len, tables)) <= 80 and "\x1b" not in said.out
+    for label in (HOSTILE[0], *HOSTILE[5:]):
+        assert said.row(label)[1] == label
+    assert "alert(1)" in said.out and said.out.count("x" * 10) > 20  # folded, whole
+    assert "w|<b>: accuracy ≥ 0.97" in said.out and ":smile: · study 2" in said.out
+    assert pd.read_csv(folder / "leaderboard.csv")["label"].tolist() == list(HOSTILE)
+    page = (folder / "leaderboard.md").read_text()
+    assert page.startswith("# a \\[b] \\| &lt;i>\n") and "<script" not in page and "<b>" not in page
+    rows = [line.replace("\\|", "") for line in page.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows if " n too small " in row} == {6}  # five words each
+    assert "two lines" in page and "\\[red]" in page and "\\`ls\\`" in page and " a\\\\ " in page
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_hostile_labels_in_messages_are_one_line(tmp_path: Path, capsys: Capture, label: str) -> None:
+    write_cell(tmp_path, label, id="one")
+    assert " ".join(label.split()) in refused(capsys, tmp_path)
+    write_cell(tmp_path, label, id="two")
+    assert "2 cells stand for" in refused(capsys, tmp_path) and "one and two" in refused(capsys, tmp_path)
+
+
+# -- bad input ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_nothing_to_score(tmp_path: Path, capsys: Capture) -> None:
+    write_cell(tmp_path / "there" / "exp")
+    (tmp_path / "empty").mkdir()
+    assert "no such folder" in refused(capsys, tmp_path / "nowhere")
+    assert "holds no cells" in refused(capsys, tmp_path / "empty")
+    assert "did you mean" in refused(capsys, tmp_path / "there")
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert "no such folder" in refused(capsys, file)
+
+
+def test_a_cells_folder_names_its_experiment(two: Path, capsys: Capture) -> None:
+    cell = sorted((two / "cells").iterdir())[0]
+    line = refused(capsys, cell)
+    assert "the folder of one cell" in line and line.endswith(f"name its experiment, {os.path.relpath(two)}")
+
+
+def test_one_cell(tmp_path: Path, capsys: Capture) -> None:
+    write_cell(tmp_path, at=640).append_eval({"steps": 1, "validation/accuracy": 0.98})
+    line = refused(capsys, tmp_path)
+    assert line.startswith(
+        "one cell, digits · adamw · study 0 · trial 0, which reached its target at 640 samples"
     )
-    written = pd.read_csv(tmp_path / "leaderboard.csv")
-    assert written["label"].tolist() == ["fast", "fast", "slow[lr=0.1]"] and written["rank"].tolist() == [
-        1,
-        1,
-        2,
-    ]
-    for cells in (pd.read_csv(tmp_path / "cells.csv"), pd.read_parquet(tmp_path / "cells.parquet")):
-        assert len(cells) == 5 and cells["samples_to_target"].max() == math.inf
-    assert pd.read_parquet(tmp_path / "evals.parquet")["label"].tolist() == ["slow[lr=0.1]"]
-    again = run_score(capsys, tmp_path, "--by", "seconds")
-    assert again[0] == 0 and not [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+    assert "best accuracy on digits: 0.98" in line and line.endswith("run another")
+    write_cell(tmp_path, at=None)
+    assert "did not reach its target" in refused(capsys, tmp_path)
 
 
-def test_a_long_list_of_unfinished_cells_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_cell(tmp_path)
-    for study in range(1, 10):
-        write_cell(tmp_path, study=study, status="oom")
-    _, lines, _ = run_score(capsys, tmp_path)
-    assert lines[-1].startswith("not finished: 9 oom (digits · adamw · study 1 ") and lines[-1].endswith(
-        "and 3 more)"
-    )
+def test_nothing_finished_all_missed_no_target(tmp_path: Path, capsys: Capture) -> None:
+    for study, status in enumerate(("failed", "running", "failed")):
+        write_cell(tmp_path / "unfinished", study=study, status=status)
+    line = refused(capsys, tmp_path / "unfinished")
+    assert line == "no finished cell to score: 2 failed, 1 running"
+    assert len(pd.read_csv(tmp_path / "unfinished" / "cells.csv")) == 3  # the table helps to find out why
+    write_grid(tmp_path / "missed", {("w", "a"): [None, None], ("w", "b"): [None]})
+    assert refused(capsys, tmp_path / "missed").startswith("all missed: none of 3 finished cells")
+    write_grid(tmp_path / "aimless", {("w", "a"): [None, None]}, target=None)
+    assert "no target to reach" in refused(capsys, tmp_path / "aimless")
+    assert not (tmp_path / "missed" / "leaderboard.csv").exists()
 
 
-def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, command: Callable[..., Any]) -> None:
-    unfinished = tmp_path / "unfinished"
-    write_cell(unfinished, status="failed", error="boom")
-    for folder, message in (
-        (tmp_path / "nowhere", "no such folder"),
-        (tmp_path, "holds no cells; did you mean"),
-        (unfinished, "no finished cell to score: 1 failed"),
-    ):
-        done = command(str(folder), module="runner.score")
-        assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
-        assert done.stderr.startswith("error: ") and message in done.stderr
-    assert len(pd.read_csv(unfinished / "cells.csv")) == 1
+def imported(tmp_path: Path, capsys: Capture) -> Path:
+    logs = tmp_path / "logs"
+    for label, time in (("a", 10), ("b", 20)):
+        folder = logs / label / "study_0" / "fastmri_jax" / "trial_1"
+        folder.mkdir(parents=True)
+        rows = f"global_step,score,accumulated_submission_time,validation/ssim\n1,{time},{time},0.8\n"
+        (folder / "eval_measurements.csv").write_text(rows)
+        meta = '{"workload.target_metric_name": "ssim", "workload.validation_target_value": 0.7}'
+        (folder / "meta_data_0.json").write_text(meta)
+    assert call(import_algoperf.main, capsys, logs, tmp_path / "import").code == 0
+    return tmp_path / "import"
 
 
-def test_a_folder_that_cannot_be_written_is_said_to_be_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_cell(tmp_path)
-    (tmp_path / "cells.csv").mkdir()
-    code, _, errors = run_score(capsys, tmp_path)
-    assert code == 2 and "cannot be written" in errors and errors.count("\n") == 1
+@pytest.mark.parametrize("name", ["cells.parquet", "evals.parquet"])
+def test_a_damaged_import(tmp_path: Path, capsys: Capture, name: str) -> None:
+    folder = imported(tmp_path, capsys)
+    run(capsys, folder)
+    whole = (folder / name).read_bytes()
+    for damage in (b"torn", whole[: len(whole) // 2], b""):
+        (folder / name).write_bytes(damage)
+        assert "cannot be read" in refused(capsys, folder)
+    (folder / name).unlink()
+    assert "import them once more" in refused(capsys, folder)
 
 
-def test_provisional_targets_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for workload in ("sure", "unsure"):
-        write_cell(tmp_path / "x", workload=workload)
-    card = next((tmp_path / "x" / "cells").glob("unsure*")) / "cell.json"
-    card.write_text(card.read_text().rstrip().removesuffix("}") + ', "provisional": true}')
-    assert score.main([str(tmp_path / "x")]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "provisional" in line]
-    assert line.endswith("conf/targets): unsure")
+@pytest.mark.parametrize("column", ["label", "study", "status", "seconds_to_target", "best_metric"])
+def test_an_import_without_a_column(tmp_path: Path, capsys: Capture, column: str) -> None:
+    folder = imported(tmp_path, capsys)
+    pd.read_parquet(folder / "cells.parquet").drop(columns=column).to_parquet(folder / "cells.parquet")
+    assert f"no column {column}" in refused(capsys, folder)
 
 
-def test_data_of_different_kinds_never_share_a_board(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kinds = {"digits": "embedded", "drawn": "synthetic", "cifar10": "real", "cifar10_npz": "jpeg75"}
-    for workload, data in kinds.items():
-        for label, at in (("a", 100.0), ("b", 200.0)):
-            folder = write_cell(tmp_path / "x", label, workload, at=at)
-            card = folder.path / "cell.json"
-            card.write_text(json.dumps({**json.loads(card.read_text()), "data": data}))
-    assert score.main([str(tmp_path / "x")]) == 0
-    out = capsys.readouterr().out
-    headings = [line.split()[1] for line in out.splitlines() if line.startswith("On ")]
-    assert headings == ["embedded", "jpeg75", "real"] and "2 workloads, by samples" in out
-    board = pd.read_csv(tmp_path / "x" / "leaderboard.csv")
-    ranked = board[board["workload"] == "cifar10_npz"]
-    assert ranked["rank"].tolist() == [1, 2] and set(ranked["data"]) == {"jpeg75"}
-    with pytest.raises(UserError, match="embedded and jpeg75 and real data never share a board"):
-        leaderboard(load(tmp_path / "x")[0])
+def test_times_that_are_no_times(tmp_path: Path, capsys: Capture) -> None:
+    folder = imported(tmp_path, capsys)
+    cells = pd.read_parquet(folder / "cells.parquet")
+    for value, words in (("soon", "no number"), (-1.0, "never negative")):
+        cells.assign(seconds_to_target=value).to_parquet(folder / "cells.parquet")
+        assert words in refused(capsys, folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--baseline", "adam"), "no algorithm here is called adam: did you mean adamw?"),
+        (("--tau-max", "1"), "--tau-max 1: wants a number over 1"),
+        (("--tau-max", "nan"), "wants a number over 1"),
+        (("--tau-max", "inf"), "wants a number over 1"),
+        (("--resamples", "-1"), "--resamples -1: wants 0 or more"),
+        (("--seed", "-1"), "--seed -1: wants 0 or more"),
+        (("--study-pick", "eval_index"), "no column eval_index_to_target"),
+        (("--compat", "--integral", "exact"), "leave --integral exact out"),
+        (("--check",), "is no published board"),
+    ],
+)
+def test_options_without_sense(two: Path, capsys: Capture, options: tuple, words: str) -> None:
+    assert words in refused(capsys, two, *options)
+    assert not (two / "leaderboard.csv").exists()
+
+
+def test_argparse_refuses_what_it_does_not_know(two: Path, capsys: Capture) -> None:
+    for options in (("--by", "hours"), ("--integral", "simpson"), ("--zap",), ("--tau-max", "four")):
+        with pytest.raises(SystemExit) as end:
+            score.main([str(two), *options])
+        assert end.value.code == 2 and capsys.readouterr().out == ""
+
+
+def test_a_folder_that_cannot_be_written(two: Path, capsys: Capture) -> None:
+    (two / "cells.csv").mkdir()
+    assert "cannot be written" in refused(capsys, two)

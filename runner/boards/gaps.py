@@ -1,0 +1,169 @@
+"""What an experiment lacks, and the commands that fill it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from runner.display import plural
+from runner.launch import Launch
+from runner.overrides import name_of
+from runner.scoring.comparable import parts, titles
+from runner.scoring.complete import blocks, holes, ranges
+from runner.survey import FAILED, LEFT, Seen, View, look
+
+NAMED = 2  # cells of a kind that are named
+STALE = "stale, trained by other source than today's"
+COMMANDS = 8  # that are printed
+COUNTS = ("study", "trial")
+NOT_FILLING = ("dry_run", "then")
+
+
+@dataclass
+class Gaps:
+    """What is missing.
+
+    Attributes:
+        expected: how many cells a complete experiment has.
+        counts: state, or ``missing`` -> number of cells.
+        lines: what is missing and, after ``: python``, the command that fills it.
+    """
+
+    expected: int
+    counts: dict[str, int] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def headline(self) -> list[str]:
+        """``incomplete: of 60 cells 12 are missing, 1 failed``; nothing where all is there."""
+        wanting = {state: n for state, n in self.counts.items() if n}
+        if not wanting:
+            return []
+        said = ", ".join(f"{n:,} {state}" for state, n in wanting.items())
+        return [f"incomplete: of {self.expected:,} cells {said}"]
+
+    def lasting(self) -> Gaps:
+        """Without stale cells: that the source has changed since is a fact of today, not of the cells."""
+        counts = {state: n for state, n in self.counts.items() if state != "stale"}
+        lines = [line for line in self.lines if STALE not in line]
+        return Gaps(self.expected, counts, lines)
+
+
+def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
+    """What an experiment's folder lacks.
+
+    Args:
+        experiment: its folder.
+        cells: its ``cells`` table.
+    """
+    view = look(experiment)
+    missing, lines = _missing(view, cells)
+    found = Gaps(len(view.cells) + missing, {"missing": missing}, lines)
+    states: dict[str, list[Seen]] = {}
+    for cell in view.cells:
+        if cell.state not in ("done", "diverged"):
+            states.setdefault("to come" if cell.coming and cell.state in LEFT else cell.state, []).append(
+                cell
+            )
+    for state, own in states.items():
+        found.counts[state] = len(own)
+        found.lines.append(_unfinished(experiment, state, own))
+    return found
+
+
+def _unfinished(experiment: Path, state: str, cells: Sequence[Seen]) -> str:
+    said = STALE if state == "stale" else state
+    what = f"{len(cells):,} {said} ({_some(cell.title for cell in cells)})"
+    if state not in (*FAILED, *LEFT, "stale"):
+        return what
+    return f"{what}: python -m runner.retry {shlex.quote(str(experiment))} --states {state}"
+
+
+def _missing(view: View, cells: pd.DataFrame) -> tuple[int, list[str]]:
+    """Cells that a launch asked for and never wrote, or those that the others' grid lacks; the larger."""
+    asked, launched = _never_written(view)
+    places = pd.concat([holes(part.cells) for part in parts(cells)], ignore_index=True)
+    if asked >= len(places):
+        return asked, launched
+    return len(places), _fill(view.experiment, cells, places, launched)
+
+
+def _never_written(view: View) -> tuple[int, list[str]]:
+    there, number, lines = {cell.name for cell in view.cells}, 0, []
+    for launch in _last_of_each_command(view.launched):
+        names = launch.names()
+        composed = launch.record.get("composed") or launch.alive()
+        absent = len(set(names) - there) + (0 if composed else launch.record["grid"] - len(names))
+        if absent > 0:
+            number += absent
+            what = plural(absent, "cell") + " of a launch that was cut, or whose folders are gone"
+            lines.append(f"{what}: {command_of(launch)}")
+    return number, lines
+
+
+def _last_of_each_command(launched: Iterable[Launch]) -> list[Launch]:
+    grids = [launch for launch in launched if isinstance(launch.record.get("grid"), int)]
+    return list({tuple(launch.record.get("command", [])): launch for launch in grids}.values())
+
+
+def command_of(launch: Launch) -> str:
+    """What to type to launch it again: what is done is skipped."""
+    first, *rest = launch.record.get("command") or ["python -m runner"]
+    return " ".join([first, *map(shlex.quote, rest)])
+
+
+# -- places that no launch explains -----------------------------------------------------------------
+
+
+def _fill(experiment: Path, cells: pd.DataFrame, places: pd.DataFrame, launched: list[str]) -> list[str]:
+    recipes, lines = _recipes(experiment, cells), []
+    for workload, label in sorted(set(zip(places["workload"], places["label"], strict=True))):
+        own = places.loc[(places["workload"] == workload) & (places["label"] == label)]
+        how = _overrides(recipes, workload, label)
+        what = f"{plural(len(own), 'cell')} missing ({_some(titles(own))})"
+        for studies, trials in blocks(own) if how is not None else []:
+            counts = [f"study={ranges(studies)}", f"trial={ranges(trials)}"]
+            words = " ".join(map(shlex.quote, [*(how or []), *counts]))
+            lines.append(f"{what}: python -m runner -m {words}")
+            what = "and"
+        if how is None:
+            lines.append(f"{what}; nothing says how they were launched")
+    more = [f"and {plural(len(lines) - COMMANDS, 'command')} more"] if len(lines) > COMMANDS else []
+    return lines[:COMMANDS] + more + launched
+
+
+def _recipes(experiment: Path, cells: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
+    """(workload, label) -> overrides of one of its cells, without study and trial, where they are known."""
+    from runner.records import CellFolder
+
+    found: dict[tuple[str, str], list[str]] = {}
+    first = cells.drop_duplicates(["workload", "label"])
+    for workload, label, folder in zip(first["workload"], first["label"], first["folder"], strict=True):
+        overrides = CellFolder(experiment / "cells" / folder).manifest().get("overrides")
+        if isinstance(overrides, list):
+            kept = [str(o) for o in overrides if name_of(str(o)) not in (*COUNTS, *NOT_FILLING)]
+            found[workload, label] = kept
+    return found
+
+
+def _overrides(recipes: Mapping[tuple[str, str], list[str]], workload: str, label: str) -> list[str] | None:
+    """A cell's own; or the algorithm's from another workload with the workload's from another algorithm."""
+    if (workload, label) in recipes:
+        return recipes[workload, label]
+    same_label = next((own for (_, other), own in recipes.items() if other == label), None)
+    same_workload = next((own for (other, _), own in recipes.items() if other == workload), None)
+    if same_label is None or same_workload is None:
+        return None
+    about = [o for o in same_workload if name_of(o).partition(".")[0] == "workload"]
+    return [o for o in same_label if name_of(o).partition(".")[0] != "workload"] + about
+
+
+def _some(names: Iterable[Any]) -> str:
+    listed = [str(name) for name in names]
+    more = f", and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
+    return ", ".join(listed[:NAMED]) + more

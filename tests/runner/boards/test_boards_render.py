@@ -1,0 +1,178 @@
+"""Boards as words: numbers, intervals, marks; the same on a terminal and in Markdown."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from runner.boards.board import Board, boards, flat
+from runner.boards.render import markdown, show
+from runner.boards.rules import Rules, unit_of, variants_of
+from runner.boards.sheets import LEVEL, number, percent, rough, sheets_of
+from runner.errors import UserError
+
+NAN, MISS = math.nan, math.inf
+
+
+def cells(*rows: tuple, **more: object) -> pd.DataFrame:
+    """From (workload, label, study, trial, samples to target)."""
+    table = pd.DataFrame(rows, columns=["workload", "label", "study", "trial", "samples_to_target"])
+    facts = {"status": "done", "best_metric": 0.5, "metric": "accuracy", "minimize": False, "target": 0.9}
+    return table.assign(id=[str(place) for place in range(len(rows))], **{**facts, **more})
+
+
+def one(table: pd.DataFrame, rules: Rules | None = None) -> Board:
+    (board,) = boards(table, rules or Rules(resamples=20))
+    return board
+
+
+def shown(board: Board, width: int = 80, terminal: bool = False) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False, emoji=False, force_terminal=terminal)
+    show([board], ["top [b]"], ["end: python -m x 'a [b]'"], console)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.12344, "0.1234"), (999.4, "999.4"), (1000, "1,000"), (9_999_999, "9,999,999"),
+     (12_345_678, "1.23e+07"), (-0.5, "-0.5"), (MISS, "miss"), (NAN, "miss"), (None, "miss")],
+)  # fmt: skip
+def test_numbers(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (368.4, "368"), (9_999, "9,999"), (21_900, "21.9k"), (2_190_000, "2.19M"), (3.21e9, "3.21G"),
+     (NAN, "—"), (None, "—")],
+)  # fmt: skip
+def test_rough_numbers(value: float, text: str) -> None:
+    assert rough(value) == text
+
+
+def test_percents() -> None:
+    assert [percent(share) for share in (0, 0.125, 0.666, 1, NAN, None)] == [
+        "0 %", "12 %", "67 %", "100 %", "—", "—"
+    ]  # fmt: skip
+
+
+def test_places_on_a_workload_are_shared_by_equals_and_none_is_a_miss() -> None:
+    table = cells(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 10), ("w", "c", 0, 0, 20), ("w", "d", 0, 0, MISS))
+    ranking, _, workload = sheets_of(one(table))
+    assert [row[:2] for row in workload.rows] == [["1", "a"], ["1", "b"], ["3", "c"], ["—", "d"]]
+    assert [row[0].rstrip(LEVEL) for row in ranking.rows] == ["1", "1", "3", "4"]
+    assert workload.rows[3][2:5] == ["miss", "—", "—"] and workload.title == "w: accuracy ≥ 0.9"
+
+
+def test_too_few_studies_have_no_interval_in_words_whatever_the_table_holds() -> None:
+    four = cells(*(("w", label, study, 0, 10 + study) for label in "ab" for study in range(4)))
+    five = cells(*(("w", label, study, 0, 10 + study) for label in "ab" for study in range(5)))
+    assert {row[3] for row in sheets_of(one(four))[0].rows} == {"n too small"}
+    assert all("–" in row[3] for row in sheets_of(one(five))[0].rows)
+    assert {row[3] for row in sheets_of(one(five, Rules(resamples=0)))[0].rows} == {"—"}
+
+
+def test_a_rank_that_cannot_be_told_from_the_next_is_marked() -> None:
+    rows = [("w", label, study, 0, at) for label, at in (("a", 10), ("b", 11)) for study in range(2)]
+    board = one(cells(*rows))
+    assert board.ranking["separable_from_next"].iloc[0] is False  # two studies each tell nothing apart
+    assert [row[0] for row in sheets_of(board)[0].rows] == [f"1{LEVEL}", "2"]
+    many = [("w", label, study, 0, at + study) for label, at in (("a", 10), ("b", 30)) for study in range(9)]
+    assert [row[0] for row in sheets_of(one(cells(*many)))[0].rows] == ["1", "2"]
+
+
+def test_a_minimised_metric_and_a_workload_without_facts() -> None:
+    table = cells(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20), metric="loss", minimize=True, target=0.125)
+    assert sheets_of(one(table))[2].title == "w: loss ≤ 0.125"
+    bare = table.drop(columns=["metric", "minimize", "target"])
+    assert sheets_of(one(bare))[2].title == "w"
+
+
+def test_marks_stand_beside_the_label_in_both() -> None:
+    board = one(cells(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20)))
+    marked = Board(**{**board.__dict__, "marks": {"b": "disputed"}})
+    assert "b (disputed)" in shown(marked) and "| b (disputed) |" in markdown("x", [marked], [], [])
+    assert "a (" not in shown(marked)
+
+
+def test_no_escape_codes_when_piped_and_some_on_a_terminal() -> None:
+    board = one(cells(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20)))
+    assert "\x1b" not in shown(board) and "\x1b" in shown(board, terminal=True)
+    assert shown(board).startswith("top [b]\n") and shown(board).endswith("end: python -m x 'a [b]'\n")
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_long_labels_fold_and_lose_nothing(width: int) -> None:
+    label = "".join(f"{place:03d}" for place in range(100))
+    text = shown(one(cells(("w", label, 0, 0, 10), ("w", "adamw", 0, 0, 20))), width)
+    assert max(map(len, text.splitlines())) <= 80
+    folded = [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("|")]
+    assert label in "".join(folded)
+
+
+def test_a_command_stays_on_one_line_however_long() -> None:
+    file = io.StringIO()
+    show([], [], ["x" * 500], Console(file=file, width=80))
+    assert file.getvalue() == "x" * 500 + "\n"
+
+
+def test_the_worth_of_a_ratio_follows_the_limit() -> None:
+    table = cells(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20))
+    assert "is worth (4 − r) / 3 of" in markdown("x", [one(table)], [], [])
+    assert "is worth (2.5 − r) / 1.5 of" in markdown("x", [one(table, Rules(tau_max=2.5))], [], [])
+
+
+def test_a_board_as_one_flat_table() -> None:
+    table = cells(("v", "a", 0, 0, 10), ("v", "b", 0, 0, 20), ("w", "b", 0, 0, 5))
+    found = flat([one(table)]).set_index("label")
+    assert found.loc["a", ["v/median", "v/ratio", "v/hits"]].tolist() == [10, 1, 1]
+    assert found.loc["b", ["v/median", "v/ratio", "w/median", "w/best_metric"]].tolist() == [20, 2, 5, 0.5]
+    assert math.isnan(found.loc["a", "w/median"]) and found.loc["a", "score"] == 0.5
+    assert set(found["by"]) == {"samples"} and set(found["data"]) == {"unknown"}
+
+
+# -- rules -------------------------------------------------------------------------------------------
+
+
+def test_rules_come_back_from_json_and_a_newer_versions_do_not() -> None:
+    rules = Rules(by="steps", tau_max=3, baseline="x", mixed=True)
+    assert Rules.from_dict(rules.to_dict()) == rules and Rules.from_dict({}) == Rules()
+    with pytest.raises(UserError, match="rules of a newer version: norm"):
+        Rules.from_dict({**rules.to_dict(), "norm": 2})
+
+
+def test_the_usual_baseline_is_adamw_where_there_is_one() -> None:
+    def settled(wanted: str | None, *labels: str) -> str | None:
+        return Rules(baseline=wanted).settled(pd.DataFrame({"label": labels})).baseline
+
+    assert settled(None, "adamw", "b") == "adamw" and settled(None, "a", "b") is None
+    assert settled("b", "adamw", "b") == "b" and settled("b", "adamw", "a") is None
+
+
+def test_units_of_imports() -> None:
+    table = pd.DataFrame()
+    assert [unit_of(table, None), unit_of(table, None, imported=True)] == ["samples", "seconds"]
+    assert unit_of(table, "steps") == "steps"
+    for unit in ("samples", "steps"):
+        with pytest.raises(UserError, match=f"--by {unit}: in imported logs"):
+            unit_of(table, unit, imported=True)
+
+
+def test_variants_need_their_base() -> None:
+    table = pd.DataFrame({
+        "workload": ["w", "w_x", "v_x", "u", "z"], "base_workload": ["w", "w", "v", None, math.nan]
+    })  # fmt: skip
+    assert variants_of(table) == {"w_x": "w"} and variants_of(table[["workload"]]) == {}
+
+
+def test_variants_of_a_table_decide_the_base(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("w", "a", 0, 0, 10), ("x", "a", 0, 0, 10), ("w", "b", 0, 0, 10), ("x", "b", 0, 0, MISS)]
+    table = cells(*rows)
+    plain = one(table).ranking.set_index("label")["score"].to_dict()
+    held = one(table.assign(base_workload="w")).ranking.set_index("label")["score"].to_dict()
+    assert plain == {"a": 1, "b": 0.5} and held == {"a": 1, "b": 0}
