@@ -2,7 +2,7 @@
 
 The rules are AlgoPerf's (docs/scoring.md). Reads cells' folders, imported tables
 (:mod:`runner.import_algoperf`) and published boards; writes ``leaderboard.csv``, ``leaderboard.md``,
-``cells.parquet``, ``cells.csv`` and ``evals.parquet`` into the experiment's folder.
+``report.html``, ``cells.parquet``, ``cells.csv`` and ``evals.parquet`` into the experiment's folder.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="N", help="of the bootstrap (0)")
     add("--together", action="store_true", help="rank the open division together with the closed one")
     add("--allow-mixed", action="store_true", help="rank cells that cannot be compared; the board says so")
+    add("--no-report", action="store_true", help="do not write report.html")
     add("--publish", action="store_true", help="freeze the board in results/leaderboards/<name>/")
     add("--as", dest="name", metavar="NAME", help="publish under this name (the experiment's)")
     add("--check", action="store_true", help="score a published board again and compare every number")
@@ -80,6 +81,10 @@ def _score(options: argparse.Namespace) -> int:
     else:
         write_boards(inputs, made)
     render.show(made, top, inputs.missing, Console(highlight=False, emoji=False))
+    if inputs.kind != "published" and not options.no_report:
+        from runner.report import write
+
+        print(f"report: {write(inputs, made)}")
     if options.publish or options.name:
         for line in publish.publish(inputs, made, options.name):
             print(line)

@@ -224,6 +224,8 @@ def unlike(before: pd.DataFrame, now: pd.DataFrame) -> str | None:
         return f"{len(now)} evaluations instead of {len(before)}"
     for name in names:
         again = now[name] if name in now else [None] * len(now)
+        if name in now and str(before[name].dtype) == "float32":  # published in brief
+            again = now[name].astype("float32")
         for place, (old, new) in enumerate(zip(before[name], again, strict=True)):
             if old != new and not (absent(old) and absent(new)):
                 return f"{name} of evaluation {place} is {new} instead of {old}"

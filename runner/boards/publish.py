@@ -48,6 +48,7 @@ CONFIGS, VERIFIED = "configs.jsonl.gz", "verifications.jsonl"
 LOCAL = ("data_dir", "results_dir", "name", "log")
 MACHINE = ("host", "job", "folder", "error")  # messages name files
 PLACES = ("data_dir", "results_dir")
+BRIEF = ("seconds", "report/", "diag/")
 FIRST: dict[str, Any] = {"version": 1, "history": []}
 
 
@@ -254,9 +255,13 @@ def _write(folder: Path, inputs: Inputs, made: Sequence[Board], record: dict[str
 
 
 def _lean(evals: pd.DataFrame) -> pd.DataFrame:
-    """Without what the cell's id says already; accounts of the clock to seven digits."""
-    kept = evals.drop(columns=["workload", "label", "study", "trial"], errors="ignore")
-    return kept.astype({name: "float32" for name in kept if str(name).startswith("clock/")})
+    """Without what the cell's id and row say already; what no score hangs on to seven digits.
+
+    Metrics, losses and costs stay as they are, to the last bit.
+    """
+    known = ["workload", "label", "study", "trial", *(name for name in evals if name.startswith("clock/"))]
+    kept = evals.drop(columns=known, errors="ignore")
+    return kept.astype({name: "float32" for name in kept if str(name).startswith(BRIEF)})
 
 
 def _write_configs(path: Path, inputs: Inputs) -> None:

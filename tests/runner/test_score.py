@@ -336,3 +336,17 @@ def test_argparse_refuses_what_it_does_not_know(two: Path, capsys: Capture) -> N
 def test_a_folder_that_cannot_be_written(two: Path, capsys: Capture) -> None:
     (two / "cells.csv").mkdir()
     assert "cannot be written" in refused(capsys, two)
+
+
+def test_the_report_is_written_last_unless_it_is_not_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, at in (("adamw", 1000.0), ("lion", 2000.0)):
+        write_cell(tmp_path / "exp", label, at=at)
+    assert score.main([str(tmp_path / "exp")]) == 0
+    page = tmp_path / "exp" / "report.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {page}"
+    assert "<html" in page.read_text() and "lion" in page.read_text()
+    page.unlink()
+    assert score.main([str(tmp_path / "exp"), "--no-report"]) == 0
+    assert not page.exists()

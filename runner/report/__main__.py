@@ -1,0 +1,47 @@
+"""``python -m runner.report results/<name>``: the evidence on one page, ``report.html`` beside the tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.errors import UserError
+from runner.report import write_folder
+
+UNITS = ("samples", "seconds", "steps")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report and print where it is; 2 for bad input."""
+    options = _parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        path = write_folder(options.folder, options.by, options.allow_mixed)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(path)
+    if options.open == "yes":
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runner.report",
+        description="The report of an experiment: one self-contained page, and its figures as SVG.",
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="results/<name>; an import; a published board")
+    add("--by", choices=UNITS, help="what is compared (samples; seconds for imported logs)")
+    add("--allow-mixed", action="store_true", help="rank cells that cannot be compared; the report says so")
+    add("--open", choices=("yes", "no"), default="no", help="show it in the browser (no)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
