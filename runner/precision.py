@@ -23,11 +23,17 @@ def specialise(model: nn.Module, precision: str = "fp32", compile: bool = False)
     return model
 
 
+def autocasts(model: nn.Module) -> bool:
+    """Whether the model's forward pass runs under bf16 autocast."""
+    return bool(getattr(type(model), "autocasts", False))
+
+
 @functools.cache
 def _special(cls: type[nn.Module], precision: str, compile: bool) -> type[nn.Module]:
     # One class for all models: compiled code belongs to it, and a new one would compile again, on the clock.
     if precision == "bf16":
         cls = _subclass(cls, _autocast_forward(cls))
+        cls.autocasts = True  # type: ignore[attr-defined]
     if compile:
         cls = _subclass(cls, torch.compile(cls.forward))
     return cls

@@ -5,6 +5,7 @@ A task holds no clock and no scored split. The harness builds it, an algorithm t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from runner.batch import Batch, Info
 from runner.cost import Cost
 from runner.kinds import KINDS, LanguageModel, LossFn
 from runner.norm import batch_norms, cumulative_statistics, frozen_statistics
+from runner.precision import autocasts
 from runner.seeding import derive
 from runner.stream import Stream
 
@@ -195,7 +197,9 @@ class Task:
             row = Batch(x.unsqueeze(0), y.unsqueeze(0))
             return self.losses(row, at).squeeze(0)
 
-        with sdpa_kernel(SDPBackend.MATH), self.cost.paused():
+        # The plain kernel alone has a batching rule, but mixes types under autocast: take the slow way there.
+        kernel = contextlib.nullcontext() if autocasts(self.model) else sdpa_kernel(SDPBackend.MATH)
+        with kernel, self.cost.paused():
             per_row = vmap(grad(loss_of), in_dims=(None, 0, 0), randomness="different")
             grads = per_row(params, batch.x, batch.y)
         self.cost.forward += len(batch)

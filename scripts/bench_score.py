@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resamples", type=int, nargs="*", default=[0, 1000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--report", type=int, default=2_000, metavar="CELLS", help="of the report; 0: none")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # resamples: measure in this process
     options = parser.parse_args(argv)
     if options.one is not None:
@@ -50,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds, memory = sorted(run[0] for run in runs), max(run[1] for run in runs)
         middle = f"{seconds[len(runs) // 2]:.2f} | {seconds[0]:.2f}–{seconds[-1]:.2f}"
         print(f"| {resamples:,} | {middle} | {memory:,.0f} |")
+    if options.report:
+        from scripts import bench_report  # it draws its tables with ours
+
+        print("\nThe report:")
+        shared = ["--repeats", str(options.repeats), "--cores", str(options.cores)]
+        return bench_report.main(["--cells", str(options.report), *shared])
     return 0
 
 

@@ -185,8 +185,11 @@ def test_without_grid_and_ruleset_a_list_stands_for_itself() -> None:
     assert list(expand(["ruleset=null"])) == [["ruleset=null"]]
 
 
-@pytest.mark.parametrize(("name", "cells"), [("linked", 16), ("leaderboard", 10 * 4 * 5 * 5)])
-def test_the_experiments_that_come_with_it(name: str, cells: int) -> None:
-    found = list(expand([f"+experiment={name}"]))
+@pytest.mark.parametrize(
+    ("experiment", "name", "cells"),
+    [("linked", "linked", 16), ("leaderboard", "embedded-v1", 10 * 4 * 5 * 5)],
+)
+def test_the_experiments_that_come_with_it(experiment: str, name: str, cells: int) -> None:
+    found = list(expand([f"+experiment={experiment}"]))
     assert len(found) == cells
     assert compose(found[-1])["name"] == name

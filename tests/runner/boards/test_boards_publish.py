@@ -1,92 +1,35 @@
-"""Published boards: what is in them, what freezes, and that every number comes out again."""
+"""Published boards: what is in them, and what freezes."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from published_boards import (
+    FILES,
+    GRID,
+    HOME,
+    SECRET,
+    V06,
+    Capture,
+    checked,
+    contents,
+    every_byte,
+    grid,
+    here,
+    published,
+    record,
+    scored,
+)
 
 from runner import import_algoperf, score
 from runner.boards import publish
-from runner.files import append_line
-from tests.experiments import Said, call, refusal, write_cell, write_grid
+from tests.experiments import call, refusal, write_cell, write_grid
 
-Capture = pytest.CaptureFixture[str]
-V06 = Path(__file__).parent.parent / "data_algoperf" / "v06_trimmed.tar.xz"
-HOME = Path("results/leaderboards")
-GRID = {("digits", "adamw"): [1000, 1200], ("digits", "lion"): [2000, 2600], ("mnist", "adamw"): [700],
-        ("mnist", "lion"): [None]}  # fmt: skip
-FILES = {
-    "board.json", "cells.parquet", "configs.jsonl.gz", "evals.parquet", "leaderboard.csv", "leaderboard.md",
-    "manifest.json",
-}  # fmt: skip
-SECRET = "/home/somebody/secret"
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Boards are published below the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def grid(name: str = "exp", times: Any = GRID, **more: Any) -> Path:
-    folder = Path("results") / name
-    for cell in write_grid(folder, times, **more):
-        cell.append_eval(
-            {"eval_index": 0, "steps": 0, "validation/accuracy": 0.5, "clock/train": 0.123456789}
-        )
-        cell.append_eval({"eval_index": 1, "steps": 9, "validation/accuracy": 0.98, "clock/train": 1.0})
-    return folder
-
-
-def scored(capsys: Capture, *args: object) -> Said:
-    said = call(score.main, capsys, *args)
-    assert said.code == 0, said.err
-    return said
-
-
-def published(capsys: Capture, *args: object) -> Path:
-    """The board that was published."""
-    line = next(line for line in scored(capsys, *args, "--publish").lines if line.startswith("published: "))
-    return Path(line.removeprefix("published: ").partition(",")[0])
-
-
-def checked(capsys: Capture, board: Path) -> Said:
-    return call(score.main, capsys, board, "--check")
-
-
-def contents(board: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in board.iterdir()}
-
-
-def record(board: Path) -> dict[str, Any]:
-    return json.loads((board / "board.json").read_text())
-
-
-def edit(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new, 1))
-
-
-def every_byte(board: Path) -> str:
-    """All that a board's files hold, unpacked."""
-    found = []
-    for path in board.iterdir():
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-            found += [",".join(map(str, frame.columns)), frame.to_csv(), repr(frame.attrs)]
-        elif path.suffix == ".gz":
-            found.append(gzip.decompress(path.read_bytes()).decode())
-        found.append(path.read_bytes().decode(errors="replace"))
-    return "\n".join(found)
-
+__all__ = ["here"]  # a fixture that is used by every test
 
 # -- publishing --------------------------------------------------------------------------------------
 
@@ -347,124 +290,3 @@ def test_a_published_board_scores_by_its_own_rules_unless_told(capsys: Capture) 
     other = scored(capsys, board, "--tau-max", "5", "--by", "steps")
     assert "by steps, misses beyond 5×" in other.out
     assert contents(board) == before  # nothing of it is written
-
-
-# -- checking ----------------------------------------------------------------------------------------
-
-
-def test_a_changed_number_in_the_tables_is_found(capsys: Capture) -> None:
-    board = published(capsys, grid())
-    whole = contents(board)
-
-    def found(name: str) -> Said:
-        said = checked(capsys, board)
-        assert said.code == 1 and said.err == "" and "every number" not in said.out
-        (board / name).write_bytes(whole[name])
-        return said
-
-    edit(board / "leaderboard.csv", "1100.0", "1101.0")
-    assert found("leaderboard.csv").lines[0].startswith("leaderboard.csv: digits/median of adamw is 1101.0")
-    edit(board / "leaderboard.csv", "adamw", "adamx")
-    assert found("leaderboard.csv").lines == ["leaderboard.csv: other rows or columns"]
-    edit(board / "leaderboard.md", "1,100", "1,101")
-    assert "1,101" in found("leaderboard.md").out
-    (board / "leaderboard.md").write_bytes(whole["leaderboard.md"] + b"more\n")
-    assert found("leaderboard.md").lines == ["leaderboard.md: other number of lines"]
-    cells = pd.read_parquet(board / "cells.parquet")
-    cells.loc[cells["id"] == "lion00digits", "samples_to_target"] -= 100
-    cells.to_parquet(board / "cells.parquet")
-    said = found("cells.parquet")
-    assert any(line.startswith("leaderboard.csv: digits/median of lion is 2300.0") for line in said.lines)
-    assert any(line.startswith("leaderboard.md: ") for line in said.lines)
-    edit(board / "board.json", '"target": 0.97', '"target": 0.5')
-    assert found("board.json").lines == ["workloads and targets are not those of board.json"]
-    edit(board / "board.json", '"tau_max": 4.0', '"tau_max": 2.0')
-    assert any("score of lion" in line for line in found("board.json").lines)
-    edit(board / "manifest.json", '"a processor"', '"a better one"')
-    assert "a better one" in found("manifest.json").out
-
-
-def test_a_row_that_is_gone_or_doubled_is_found(capsys: Capture) -> None:
-    board = published(capsys, grid())
-    cells = pd.read_parquet(board / "cells.parquet")
-    cells.iloc[:-1].to_parquet(board / "cells.parquet")
-    assert checked(capsys, board).code == 1
-    pd.concat([cells, cells.iloc[:1]]).to_parquet(board / "cells.parquet")
-    assert f"holds {cells['id'][0]} twice" in refusal(score.main, capsys, board, "--check")
-
-
-def test_the_check_does_not_depend_on_where_it_is_called_from(
-    capsys: Capture, here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    board = published(capsys, grid())
-    assert checked(capsys, here / board).code == 0
-    monkeypatch.chdir(board)
-    assert checked(capsys, Path()).code == 0
-    elsewhere = tmp_path_factory.mktemp("copy") / "renamed"
-    shutil.copytree(here / board, elsewhere)
-    assert checked(capsys, elsewhere).code == 0
-
-
-UNREADABLE = "cannot be read"
-DAMAGE = {
-    "cells.parquet": UNREADABLE, "evals.parquet": UNREADABLE, "configs.jsonl.gz": UNREADABLE,
-    "leaderboard.csv": UNREADABLE, "leaderboard.md": UNREADABLE, "board.json": "is damaged",
-    "manifest.json": "is damaged",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_damaged_files_are_one_line(capsys: Capture, name: str) -> None:
-    board = published(capsys, grid())
-    whole = (board / name).read_bytes()
-    middle = len(whole) // 2
-    damages = [b"\xff\xfe\x00torn"]
-    if not name.startswith("leaderboard"):  # there that is another text, not a damaged one
-        damages.append(whole[:middle])
-    if name.endswith(".gz"):
-        flipped = bytes(255 - byte for byte in whole[middle : middle + 40])
-        damages.append(whole[:middle] + flipped + whole[middle + 40 :])
-    for damage in damages:
-        (board / name).write_bytes(damage)
-        line = refusal(score.main, capsys, board, "--check")
-        assert name in line and DAMAGE[name] in line, line
-    (board / name).unlink()
-    gone = "holds no cells" if name == "board.json" else name
-    assert gone in refusal(score.main, capsys, *([board] if name == "board.json" else [board, "--check"]))
-
-
-@pytest.mark.parametrize("column", ["id", "workload", "status", "best_metric", "samples_to_target"])
-def test_a_table_without_a_column(capsys: Capture, column: str) -> None:
-    board = published(capsys, grid())
-    pd.read_parquet(board / "cells.parquet").drop(columns=column).to_parquet(board / "cells.parquet")
-    for options in ((), ("--check",)):
-        assert f"no column {column}" in refusal(score.main, capsys, board, *options)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"rules": []}, {"rules": {"zap": 1}}, {"boards": 3}, {"boards": [{"title": "x"}]}, {"headline": None}],
-    ids=str,
-)
-def test_a_record_that_makes_no_sense(capsys: Capture, change: dict) -> None:
-    board = published(capsys, grid())
-    (board / "board.json").write_text(json.dumps({**record(board), **change}))
-    line = refusal(score.main, capsys, board, "--check")
-    assert "damaged" in line or "newer version" in line
-
-
-def test_disputes_stand_on_the_page_and_the_last_rerun_counts(capsys: Capture) -> None:
-    board = published(capsys, grid())
-    row = {"id": "lion00digits", "label": "lion", "title": "digits · lion · study 0 · trial 0"}
-    row |= {"why": "because", "machine": "m", "date": "2026-01-02"}
-    append_line(board / "verifications.jsonl", json.dumps({**row, "verdict": "disputed"}))
-    assert checked(capsys, board).code == 1  # the page does not say so yet
-    publish.refresh(board)
-    assert checked(capsys, board).code == 0
-    page = (board / "leaderboard.md").read_text()
-    assert "> **disputed: digits · lion · study 0 · trial 0: because (m, 2026-01-02)**" in page
-    assert "| lion (disputed) |" in page and "Rerun: 1 disputed." in page and "adamw (disputed)" not in page
-    append_line(board / "verifications.jsonl", json.dumps({**row, "verdict": "same"}))
-    publish.refresh(board)
-    page = (board / "leaderboard.md").read_text()
-    assert "disputed" not in page and "Rerun: 1 same." in page and checked(capsys, board).code == 0
