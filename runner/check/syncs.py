@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.check.origin import TORCH, culprit, frames, is_check, is_library, place
 from runner.check.result import Result, failed, ok
-from runner.check.subject import SHORT, Subject
+from runner.check.subject import Subject
 from runner.check.trial import Pieces
 
 LAZY = 3  # first steps, in which state is made
@@ -47,7 +47,7 @@ def check_syncs(subject: Subject) -> Result:
     watch = Watch()
     trial = subject.train(around=watch.step)
     every = trial.pieces.algorithm.syncs_every
-    allowed = -(-SHORT // every) if every else 0
+    allowed = -(-len(trial.steps) // every) if every else 0
     if len(watch.waits) <= allowed:
         return ok(f"declares syncs_every={every}" if every else "")
     (what, where), _ = Counter(wait for step in watch.waits.values() for wait in step).most_common(1)[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
+from runner.analysis.edges import TRUNCATED
 from runner.boards.board import Board
 from runner.boards.sheets import DASH, TOO_FEW, name_of, number, percent, rough
 from runner.report.html import Html, el
-from runner.report.material import Material, Record, rows
+from runner.report.material import Group, Material, Record, rows
 from runner.report.svg import cut
 from runner.report.tables import Cell, Column, none, table, word
 from runner.scoring.comparable import absent
@@ -24,7 +26,7 @@ def section(material: Material) -> list[Html]:
         if group.board is None:
             parts.append(none(f"no board: {group.reason}"))
             continue
-        parts += [ranking(group.board), medians(group.board)]
+        parts += [ranking(group.board), medians(group.board, truncated(group))]
     return parts
 
 
@@ -72,8 +74,17 @@ def ranking(board: Board) -> Html:
     return table(columns, lines, caption, name=1, css="board")
 
 
-def medians(board: Board) -> Html:
-    """A row an algorithm, a column a workload: median time to target, spread, and studies that hit."""
+def truncated(group: Group) -> set[tuple[str, str]]:
+    """(workload, label) whose best trial lies on the border of its search space."""
+    frame = group.findings.edges.frame
+    if "warning" not in frame:
+        return set()
+    kept = frame.loc[frame["warning"] == TRUNCATED]
+    return set(zip(map(str, kept["workload"]), map(str, kept["label"]), strict=True))
+
+
+def medians(board: Board, truncated: Collection[tuple[str, str]] = ()) -> Html:
+    """A row an algorithm, a column a workload: median time to target, spread, studies that hit, a warning."""
     by = board.rules.by
     found = {(str(row["workload"]), str(row["label"])): row for row in rows(board.workloads)}
     columns = [Column("#", "rank"), word("algorithm", "label")]
@@ -85,7 +96,7 @@ def medians(board: Board) -> Html:
         [
             Cell(row["rank"], row["rank"]),
             _name(row, board),
-            *(_time(found.get((name, str(row["label"])))) for name in board.goals),
+            *(_time(found.get(place), place in truncated) for place in _places(board, row)),
         ]
         for row in rows(board.ranking)
     ]
@@ -139,7 +150,11 @@ def _separable(row: Record, board: Board, last: bool) -> Cell:
     return Cell("≈ not separable", False, css="tied level", title=words)
 
 
-def _time(row: Record | None) -> Cell:
+def _places(board: Board, row: Record) -> list[tuple[str, str]]:
+    return [(name, str(row["label"])) for name in board.goals]
+
+
+def _time(row: Record | None, truncated: bool = False) -> Cell:
     if row is None:
         return Cell(DASH, math.inf, title="no finished cell")
     spread = f"{number(row['low'])}–{number(row['high'])}" if math.isfinite(row["low"]) else DASH
@@ -149,5 +164,6 @@ def _time(row: Record | None) -> Cell:
     shown = [
         el("span", number(row["median"]), class_="miss" if missed else None),
         el("small", f"{spread} · {counts}"),
+        el("small", el("a", TRUNCATED, href="#edges")) if truncated else None,
     ]
     return Cell(shown, row["median"], title=f"{counts} studies hit{ratio}")

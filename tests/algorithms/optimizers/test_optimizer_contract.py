@@ -5,9 +5,14 @@ from typing import Any
 import pytest
 import torch
 
+from algorithms.optimizers.adagradnorm import AdaGradNorm
+from algorithms.optimizers.diffgrad import DiffGrad
+from algorithms.optimizers.dog import DoG
 from algorithms.optimizers.lamb import Lamb
+from algorithms.optimizers.lars import Lars
 from algorithms.optimizers.lion import Lion
 from algorithms.optimizers.nadamw import NadamW
+from algorithms.optimizers.prodigy import Prodigy
 from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from runner.build import build_part
 from runner.errors import UserError
@@ -15,7 +20,9 @@ from tests.problems import PROBLEMS, Problem, assert_resumes, continue_optimizer
 from tests.tasks import NoSync
 
 NAMES = ["sgd", "nesterov", "adam", "adamw", "nadamw", "lion", "lamb", "schedule_free_adamw"]
-OURS: list[Any] = [Lion, NadamW, Lamb, ScheduleFreeAdamW]
+NAMES += ["diffgrad", "lars", "prodigy", "dog", "momo_adam", "adagradnorm"]
+DECOUPLED: list[Any] = [Lion, NadamW, Lamb, ScheduleFreeAdamW]  # a step's decay is lr·λ·x
+OURS: list[Any] = [*DECOUPLED, DiffGrad, Lars, Prodigy, DoG, AdaGradNorm]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
@@ -71,7 +78,7 @@ def test_a_step_without_any_gradient_does_nothing(cls: Any):
     assert p.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("cls", OURS)
+@pytest.mark.parametrize("cls", DECOUPLED)
 def test_groups_have_their_own_values_and_may_carry_more(cls: Any):
     decayed, free = (torch.nn.Parameter(torch.full((2,), 3.0)) for _ in range(2))
     optimizer = cls(

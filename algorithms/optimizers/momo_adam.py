@@ -1,0 +1,131 @@
+"""MoMo-Adam: a step size from a model of the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative
+from algorithms.optimizers._joint import Joint, Part, inner, precise
+
+
+class MomoAdam(Joint):
+    """MoMo-Adam: Adam's direction, as far as an averaged linear model of the loss falls to a lower bound.
+
+    Paper: MoMo: Momentum Models for Adaptive Learning Rates (Schaipp et al. 2023, arXiv 2305.07583; title and
+        identifier are from memory), as in the authors' code (MomoAdam).
+    Update: m ← β₁·m + (1 − β₁)·g; v ← β₂·v + (1 − β₂)·g²; D = √(v / (1 − β₂ᵗ)) + ε; ρ = 1 − β₁ᵗ;
+        f̄ ← β₁·f̄ + (1 − β₁)·f; γ̄ ← β₁·γ̄ + (1 − β₁)·⟨g, x⟩;
+        τ = min(lr/ρ, max((1 + lr·λ)·(f̄ − ρ·f* − γ̄) + ⟨m, x⟩, 0) / ‖m‖²_{1/D});
+        x ← (x − τ·m/D) / (1 + lr·λ). f is the loss of the batch; sums are over all parameters jointly.
+    Defaults: lr 1e-2, betas (0.9, 0.999), eps 1e-8, lower_bound (f*) 0, weight_decay 0 (authors' code).
+    State: 2 tensors per parameter (m, v), two numbers and a step count.
+    Cost: 1 forward, 1 backward.
+    Pitfalls: lr is an upper limit of the step size, and what a schedule scales. It wants the loss whose
+        gradient it is, and a lower bound of it: losses with a floor far above 0 (label smoothing, language)
+        call for a higher lower_bound. A negative loss makes steps of 0.
+    Deviations: the authors' online estimate of f* is left out. Groups with different λ, of which the authors'
+        code has one, take ⟨m, x⟩ and ‖m‖² with a factor of 1 / (1 + lr·λ) each: the exact minimiser of the
+        same model. Bias correction counts the optimizer's steps, not each parameter's.
+
+    Args:
+        params: parameters or parameter groups.
+        lr: largest step size.
+        betas: decay rates of the two moments, in [0, 1).
+        eps: added to the root of the second moment.
+        weight_decay: weight decay λ.
+        lower_bound: f*, what the loss cannot fall below.
+
+    Raises:
+        ValueError: for a hyperparameter outside its range.
+    """
+
+    needs_loss = True
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-2,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        lower_bound: float = 0.0,
+    ) -> None:
+        non_negative(lr=lr, eps=eps, weight_decay=weight_decay)
+        decay_rates(betas)
+        if not math.isfinite(lower_bound):
+            raise ValueError(f"lower_bound must be a number, got {lower_bound}")
+        super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
+        self.beta1, self.beta2 = betas
+        self.lower_bound = lower_bound
+        self._tau: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None, loss: Tensor | None = None) -> Any:
+        """Update every parameter that has a gradient; returns what ``closure`` gives.
+
+        Args:
+            closure: gives the loss, where ``loss`` does not.
+            loss: the loss whose gradient it is, 0-d.
+
+        Raises:
+            RuntimeError: without either.
+        """
+        given = evaluate(closure)
+        value = given if loss is None else loss
+        parts = self.parts()
+        if parts and value is None:
+            raise RuntimeError("MoMo needs the loss: step(loss=…), or a closure")
+        if parts:
+            self._update(parts, precise(value.detach()))
+        return given
+
+    def _update(self, parts: list[Part], loss: Tensor) -> None:
+        shared = self.shared or {"step": 0, "loss": torch.zeros_like(loss), "slope": torch.zeros_like(loss)}
+        t = shared["step"] + 1
+        slope, reach, square = (torch.zeros_like(loss) for _ in range(3))
+        updates: list[list[Tensor]] = []
+        for part in parts:
+            m, u = self._direction(part, t)
+            updates.append(u)
+            slope = slope + inner(part.grads, part.params)
+            reach = reach + inner(m, part.params) / _shrink(part.group)
+            square = square + inner(m, u) / _shrink(part.group)
+        loss = torch.lerp(loss, shared["loss"], self.beta1)
+        slope = torch.lerp(slope, shared["slope"], self.beta1)
+        self.shared = {"step": t, "loss": loss, "slope": slope}
+        gained = 1 - self.beta1**t
+        excess = (loss - gained * self.lower_bound - slope + reach).clamp_min(0)
+        self._tau = torch.where(square > 0, excess / square, 0.0)
+        for part, u in zip(parts, updates, strict=True):
+            tau = self._tau.clamp_max(part.group["lr"] / gained).to(part.params[0].dtype)
+            torch._foreach_mul_(u, tau)
+            torch._foreach_sub_(part.params, u)
+            if part.group["weight_decay"] != 0:
+                torch._foreach_div_(part.params, _shrink(part.group))
+
+    def _direction(self, part: Part, t: int) -> tuple[list[Tensor], list[Tensor]]:
+        """m and m/D."""
+        for p in part.params:
+            if not self.state[p]:
+                self.state[p] = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
+        m, v = ([self.state[p][key] for p in part.params] for key in ("exp_avg", "exp_avg_sq"))
+        torch._foreach_lerp_(m, part.grads, 1 - self.beta1)
+        torch._foreach_mul_(v, self.beta2)
+        torch._foreach_addcmul_(v, part.grads, part.grads, 1 - self.beta2)
+        scales = torch._foreach_div(v, 1 - self.beta2**t)
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, part.group["eps"])
+        return m, list(torch._foreach_div(m, scales))
+
+    def report(self) -> dict[str, float]:
+        """The last step size, before lr limits it."""
+        return {} if self._tau is None else {"tau": float(self._tau)}
+
+
+def _shrink(group: dict[str, Any]) -> float:
+    return 1 + group["lr"] * group["weight_decay"]

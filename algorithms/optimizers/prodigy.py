@@ -1,0 +1,160 @@
+"""Prodigy: Adam that estimates its own step size from the distance travelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative
+from algorithms.optimizers._joint import Joint, Part, inner, precise
+
+KEYS = ("exp_avg", "exp_avg_sq", "s")
+
+
+class Prodigy(Joint):
+    """Prodigy: Adam whose step size d is a growing lower bound of the distance from the start to a solution.
+
+    Paper: Prodigy: An Expeditiously Adaptive Parameter-Free Learner (Mishchenko & Defazio 2023, arXiv
+        2306.06101; title and identifier are from memory), as in the authors' code (prodigyopt 1.1.2).
+    Update: λ = d·lr·b, b = √(1 − β₂ᵗ) / (1 − β₁ᵗ) with use_bias_correction, else 1;
+        n ← β₃·n + (d/d₀)·λ·⟨g, x₀ − x⟩; m ← β₁·m + (1 − β₁)·d·g; v ← β₂·v + (1 − β₂)·d²·g²;
+        s ← β₃·s + (d/d₀)·λ·g; d̂ = d_coef·n / ‖s‖₁; while d is d₀ it may jump to d̂; d_max ← max(d_max, d̂);
+        d ← min(d_max, growth·d); x ← x − w·λ·x − λ·m / (√v + d·ε), λ that from before. Sums are over all
+        parameters jointly.
+    Defaults: lr 1, betas (0.9, 0.999), beta3 √β₂, eps 1e-8, d0 1e-6, d_coef 1, no limit of growth,
+        weight_decay 0, no bias correction, no safeguard (authors' code).
+    State: 4 tensors per parameter (m, v, s, x₀), three numbers and a step count.
+    Cost: 1 forward, 1 backward.
+    Pitfalls: lr is a factor to leave at 1 for a schedule to work on; d_coef is what to tune. d never falls.
+        Under warm-up safeguard_warmup keeps lr out of s, so that d does not grow too far. x₀ belongs to the
+        state. Published defaults of step-size-free methods do badly in comparisons: tune decay and betas.
+    Deviations: groups may have an lr of their own, which enters their λ; the authors' code wants one of
+        all. As long as every gradient has been 0 it skips the step, here the weight decay goes on.
+
+    Args:
+        params: parameters or parameter groups.
+        lr: factor of the step size.
+        betas: decay rates of the two moments, in [0, 1).
+        beta3: decay rate of n and s, in [0, 1); None for √β₂.
+        eps: added to the root of the second moment, times d.
+        weight_decay: decoupled weight decay w.
+        d0: first estimate; positive.
+        d_coef: factor of the estimate; positive.
+        growth: largest factor by which d grows in a step, above 1; None for no limit.
+        use_bias_correction: Adam's, in λ.
+        safeguard_warmup: s takes d in place of λ.
+
+    Raises:
+        ValueError: for a hyperparameter outside its range.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1.0,
+        betas: Sequence[float] = (0.9, 0.999),
+        beta3: float | None = None,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        d0: float = 1e-6,
+        d_coef: float = 1.0,
+        growth: float | None = None,
+        use_bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+    ) -> None:
+        non_negative(lr=lr, eps=eps, weight_decay=weight_decay)
+        decay_rates(betas)
+        if beta3 is not None and not 0 <= beta3 < 1:
+            raise ValueError(f"beta3 must lie in [0, 1), got {beta3}")
+        for name, value in {"d0": d0, "d_coef": d_coef}.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be greater than 0, got {value}")
+        if growth is not None and not growth > 1:
+            raise ValueError(f"growth must be greater than 1, got {growth}")
+        super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
+        self.beta1, self.beta2 = betas
+        self.beta3 = math.sqrt(self.beta2) if beta3 is None else beta3
+        self.d0, self.d_coef, self.growth = d0, d_coef, math.inf if growth is None else growth
+        self.bias_correction, self.safeguard = use_bias_correction, safeguard_warmup
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Any:
+        """Update every parameter that has a gradient; returns what ``closure`` gives."""
+        loss = evaluate(closure)
+        if parts := self.parts():
+            self._update(parts)
+        return loss
+
+    def _update(self, parts: list[Part]) -> None:
+        shared, factor = self._shared(parts[0].params[0]), self._advance()
+        d = shared["d"]
+        rates = [d * (part.group["lr"] * factor) for part in parts]  # λ of each group
+        numerator, size = self.beta3 * shared["numerator"], torch.zeros_like(d)
+        for part, rate in zip(parts, rates, strict=True):
+            numerator = numerator + d / self.d0 * rate * self._slope(part)
+            size = size + self._moments(part, d, d if self.safeguard else rate)
+        hint = torch.where(size > 0, self.d_coef * numerator / size, d)
+        start = torch.where(d == self.d0, torch.maximum(d, hint), d)
+        best = torch.maximum(shared["d_max"], hint)
+        new = torch.minimum(best, start * self.growth)
+        shared |= {"numerator": numerator, "d_max": best, "d": new}
+        for part, rate in zip(parts, rates, strict=True):
+            self._move(part, rate, new)
+
+    def _shared(self, like: Tensor) -> dict[str, Any]:
+        if not self.shared:
+            zero = precise(like.new_zeros(()))
+            self.shared = {"step": 0, "numerator": zero, "d": zero + self.d0, "d_max": zero + self.d0}
+        return self.shared
+
+    def _advance(self) -> float:
+        """Count the step; the correction of the moments' bias."""
+        self.shared["step"] += 1
+        t = self.shared["step"]
+        return math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t) if self.bias_correction else 1.0
+
+    def _slope(self, part: Part) -> Tensor:
+        """⟨g, x₀ − x⟩."""
+        for p in part.params:
+            if not self.state[p]:
+                zeros = {key: torch.zeros_like(p) for key in KEYS}
+                self.state[p] = {"start": p.detach().clone()} | zeros
+        starts = [self.state[p]["start"] for p in part.params]
+        return inner(part.grads, torch._foreach_sub(starts, part.params))
+
+    def _moments(self, part: Part, d: Tensor, rate: Tensor) -> Tensor:
+        """Take the gradients in; ‖s‖₁."""
+        m, v, s = self._buffers(part.params)
+        dtype = part.params[0].dtype
+        scaled = torch._foreach_mul(part.grads, d.to(dtype))
+        torch._foreach_lerp_(m, scaled, 1 - self.beta1)
+        torch._foreach_mul_(v, self.beta2)
+        torch._foreach_addcmul_(v, scaled, scaled, 1 - self.beta2)
+        torch._foreach_mul_(s, self.beta3)
+        torch._foreach_mul_(scaled, (rate / self.d0).to(dtype))
+        torch._foreach_add_(s, scaled)
+        return precise(torch.stack(torch._foreach_norm(s, 1))).sum()
+
+    def _move(self, part: Part, rate: Tensor, d: Tensor) -> None:
+        m, v, _ = self._buffers(part.params)
+        dtype, decay = part.params[0].dtype, part.group["weight_decay"]
+        # λ·m / (√v + d·ε) = (λ/d)·m / (√v/d + ε): adding a number of the device's to a list would be a wait.
+        scales = torch._foreach_sqrt(v)
+        torch._foreach_mul_(scales, (1 / d).to(dtype))
+        torch._foreach_add_(scales, part.group["eps"])
+        updates = torch._foreach_div(m, scales)
+        torch._foreach_mul_(updates, (rate / d).to(dtype))
+        if decay != 0:
+            torch._foreach_mul_(part.params, (1 - decay * rate).to(dtype))
+        torch._foreach_sub_(part.params, updates)
+
+    def _buffers(self, params: list[Tensor]) -> list[list[Tensor]]:
+        return [[self.state[p][key] for p in params] for key in KEYS]
+
+    def report(self) -> dict[str, float]:
+        """The estimate d."""
+        return {"d": float(self.shared["d"])} if self.shared else {}

@@ -1,0 +1,43 @@
+"""Weights that fade the rows with losses in the middle out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from algorithms.reweightings._common import check, place, softmax_weights
+from runner.batch import Batch
+from runner.task import Task
+
+
+class Extremes:
+    """Softmax weights that are largest at both ends of the batch's range of losses.
+
+    Paper: Sow et al. 2025, Dynamic Loss-Based Sample Reweighting (ICLR 2025), and the authors' code.
+    Update: h = (2ℓ − (max ℓ + min ℓ)) / (max ℓ − min ℓ); w = B · softmax(|h| / r).
+    Defaults: r 0.4, and plain means for the first 5 % of training (authors' GPT-2 code: 1,000 of 20,000
+        steps).
+    State: none.
+    Cost: 1 forward, 1 backward.
+    Pitfalls: rows with wrong labels are at the upper end, and weigh most. One corrupt row sets the range.
+        The range is that of the batch it is given, so pieces of a batch give other weights. A row of a
+        language model is weighed as a whole. The logged training loss is the weighted one.
+    Deviations: weights are scaled to sum to B rather than 1, so that uniform weights are ones.
+
+    Args:
+        r: temperature, above 0; large ones give uniform weights.
+        warmup: share of the budget with uniform weights, in [0, 1).
+
+    Raises:
+        ValueError: for an r not above zero or a warm-up outside [0, 1).
+    """
+
+    def __init__(self, r: float = 0.4, warmup: float = 0.05) -> None:
+        check(r, warmup)
+        self.r, self.warmup = r, warmup
+
+    def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
+        """Weights, (B,), that sum to B, from the rows' losses, (B,)."""
+        if task.progress < self.warmup:
+            return torch.ones_like(losses)
+        return softmax_weights(place(losses).abs(), self.r)

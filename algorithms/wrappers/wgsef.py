@@ -1,0 +1,210 @@
+"""WGSEF: a proximal step behind any optimizer's that leaves k groups of weights in each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from algorithms.optimizers._common import Closure, non_negative
+from algorithms.wrappers._base import Wrapped
+from runner.batch import Info
+from runner.task import Task
+
+SCOPES = ("layer", "global")
+
+
+class Layer(NamedTuple):
+    """What belongs to the rows of one matrix: the matrix, its bias, the gain and bias of its batch norm.
+
+    Attributes:
+        members: tensors whose first dimension counts groups; the matrix first.
+        group: number of the optimizer's parameter group that the matrix is in.
+    """
+
+    members: list[Tensor]
+    group: int
+
+
+class WGSEF(Wrapped):
+    """WGSEF: the proximal step of the convex envelope of "at most k groups are not zero, plus ½‖θ‖²".
+
+    Paper: Learning k-Level Structured Sparse Neural Networks Using Group Envelope Regularization (arXiv
+        2212.12921). Its text was not at hand: the operator is derived from the definition of the envelope,
+        S_k(θ) = min {½ Σⱼ dⱼ‖θⱼ‖²/uⱼ : 0 ≤ uⱼ ≤ 1, Σ uⱼ ≤ k}.
+    Update: behind the optimizer's step, with t the norms of the groups and λ' = lr·λ: u = 1 where at most k
+        of them are above 0, else uⱼ = clip(α·√dⱼ·tⱼ − λ'·dⱼ, 0, 1), α such that Σ uⱼ = k;
+        θⱼ ← θⱼ·uⱼ/(uⱼ + λ'·dⱼ).
+        A group is a row of a hidden matrix (a filter, a neuron) with its bias and batch norm.
+    Defaults: keep 0.5 (k as a share of the groups), strength λ 0.1, ramp 0.3 of the budget from 0 to λ,
+        project_at 0.5, by_size false (dⱼ = 1, not the group's size), scope layer (all ours).
+    State: none, but for a mask of the groups after the projection.
+    Cost: 1 forward, 1 backward.
+    Pitfalls: where λ' is small beside the norms, groups only shrink, faster the smaller they are: it takes
+        steps, or the projection, until they are 0. Groups that stay shrink by 1/(1 + λ') a step, as under
+        weight decay. Adaptive optimizers' steps do not know of it: λ' has their scalar lr. An averaging or
+        rescaling part behind it undoes the zeros.
+    Deviations: none known. At ``project_at`` all but the k largest groups become 0 and stay so. The first
+        hidden matrix is left alone, unless an embedding is in front of it, and so is the head. The rows of
+        layers that residual connections add up are not tied.
+
+    Args:
+        optimizer: the base optimizer.
+        keep: share of the groups that may stay, in (0, 1].
+        strength: λ, at least 0.
+        ramp: share of the budget over which λ climbs from 0, in [0, 1].
+        project_at: share of the budget from which on k groups are left, in [0, 1]; None for never.
+        by_size: weigh groups by their size.
+        scope: k of each layer, or of all together ("global").
+
+    Raises:
+        ValueError: for a hyperparameter outside its range.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        keep: float = 0.5,
+        strength: float = 0.1,
+        ramp: float = 0.3,
+        project_at: float | None = 0.5,
+        by_size: bool = False,
+        scope: str = "layer",
+    ) -> None:
+        non_negative(strength=strength)
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep must lie in (0, 1], got {keep}")
+        for name, value in {"ramp": ramp, "project_at": 1.0 if project_at is None else project_at}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        if scope not in SCOPES:
+            raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope}")
+        super().__init__(optimizer)
+        self.keep, self.strength, self.ramp, self.by_size, self.scope = keep, strength, ramp, by_size, scope
+        self.project_at = math.inf if project_at is None else project_at
+        self._blocks: list[list[Layer]] = []
+
+    @staticmethod
+    def compatible(info: Info) -> str | None:
+        """Needs a hidden matrix behind the first layer."""
+        return None if grouped(info) else "needs a hidden matrix behind the first layer, this model has none"
+
+    def setup(self, task: Task) -> None:
+        """Find the groups; and set the base up."""
+        if hasattr(self.base, "setup"):
+            self.base.setup(task)  # pyright: ignore[reportAttributeAccessIssue]
+        of = {id(p): i for i, group in enumerate(self.param_groups) for p in group["params"]}
+        layers = [Layer(m, of[id(m[0])]) for m in rows(task.model, grouped(task.info)) if id(m[0]) in of]
+        self._blocks = [layers] if self.scope == "global" else [[layer] for layer in layers]
+
+    def step(self, closure: Closure | None = None, **given: Any) -> Any:
+        """The base's step, which gets all that is given."""
+        return self.base.step(**given) if closure is None else self.base.step(closure, **given)
+
+    @torch.no_grad()
+    def after_step(self, task: Task) -> None:
+        """The base's, then the proximal step, or what the projection has left."""
+        if hasattr(self.base, "after_step"):
+            self.base.after_step(task)  # pyright: ignore[reportAttributeAccessIssue]
+        climb = 1.0 if self.ramp == 0 else min(1.0, task.progress / self.ramp)
+        for number, block in enumerate(self._blocks):
+            if task.progress >= self.project_at:
+                _scale(block, self._mask(number, block))
+                continue
+            strength = self.strength * climb * self.param_groups[block[0].group]["lr"]
+            if strength > 0:
+                norms, weights = self._norms(block), self._weights(block)
+                u = shares(norms, weights, self._left(norms), strength)
+                _scale(block, u / (u + strength * weights))
+
+    def report(self) -> dict[str, float]:
+        """The base's scalars, and the share of groups that are 0."""
+        scalars: dict[str, float] = getattr(self.base, "report", dict)()
+        if not self._blocks:
+            return scalars
+        norms = torch.cat([self._norms(block) for block in self._blocks])
+        return scalars | {"zero_groups": float((norms == 0).double().mean())}
+
+    def _mask(self, number: int, block: list[Layer]) -> Tensor:
+        key = f"mask {number}"
+        if key not in self.shared:
+            norms = self._norms(block)
+            largest = norms.topk(self._left(norms)).indices
+            self.shared[key] = torch.zeros_like(norms).index_fill(0, largest, 1.0)
+        return self.shared[key]
+
+    def _left(self, norms: Tensor) -> int:
+        return max(1, round(self.keep * len(norms)))
+
+    def _norms(self, block: list[Layer]) -> Tensor:
+        return torch.cat([torch.stack([_squares(m) for m in members]).sum(0) for members, _ in block]).sqrt()
+
+    def _weights(self, block: list[Layer]) -> Tensor:
+        return torch.cat([
+            m[0].new_full((len(m[0]),), sum(t.numel() for t in m) / len(m[0]) if self.by_size else 1.0,
+                          dtype=torch.float64)
+            for m, _ in block
+        ])  # fmt: skip
+
+
+def shares(norms: Tensor, weights: Tensor, k: int, strength: float) -> Tensor:
+    """u of the groups, (n,): 1 where at most ``k`` norms are above 0, else what adds up to ``k``.
+
+    Args:
+        norms: t ≥ 0, (n,) float64.
+        weights: d > 0, (n,).
+        k: groups, at least 1.
+        strength: λ' > 0.
+    """
+    slopes, offset = weights.sqrt() * norms, strength * weights
+    # Σ clip(α·slope − offset, 0, 1) is piecewise linear in α: walk along its corners to where it is k.
+    safe = torch.where(slopes > 0, slopes, 1.0)
+    corners = torch.cat([offset / safe, (1 + offset) / safe])
+    order = corners.argsort()
+    corners, bends = corners[order], torch.cat([slopes, -slopes])[order]
+    incline = bends.cumsum(0)[:-1]
+    values = torch.cat([incline.new_zeros(1), (incline * corners.diff()).cumsum(0)])
+    at = torch.searchsorted(values, values.new_full((1,), float(k))).clamp(1, len(values) - 1)
+    alpha = corners[at] - (values[at] - k) / incline[at - 1].clamp_min(torch.finfo(values.dtype).tiny)
+    u = (alpha * slopes - offset).clamp(0, 1)
+    return torch.where((norms > 0).sum() <= k, 1.0, u)
+
+
+def grouped(info: Info) -> list[str]:
+    """Names of the matrices whose rows are groups."""
+    hidden = [name for name, kind in info.param_kind.items() if kind == "hidden"]
+    return hidden if "embedding" in info.param_kind.values() else hidden[1:]
+
+
+def rows(model: nn.Module, names: Sequence[str]) -> list[list[Tensor]]:
+    """Each named matrix with its bias, and with the batch norm that is registered next and fits."""
+    found: list[list[Tensor]] = []
+    last: list[Tensor] | None = None
+    for prefix, module in model.named_modules():
+        weight: Any = getattr(module, "weight", None)
+        if isinstance(module, _BatchNorm) and last is not None and module.num_features == len(last[0]):
+            last += [p for p in (module.weight, module.bias) if p is not None]
+            last = None
+        elif isinstance(weight, nn.Parameter):
+            last = None
+            if weight.ndim > 1 and (f"{prefix}.weight" if prefix else "weight") in names:
+                bias: Any = getattr(module, "bias", None)
+                last = [weight] if bias is None else [weight, bias]
+                found.append(last)
+    return found
+
+
+def _squares(m: Tensor) -> Tensor:
+    """Squared norms of the rows, (n,) float64."""
+    return m.detach().double().view(len(m), -1).square().sum(1)
+
+
+def _scale(block: list[Layer], factors: Tensor) -> None:
+    sizes = [len(layer.members[0]) for layer in block]
+    for layer, piece in zip(block, factors.split(sizes), strict=True):
+        for m in layer.members:
+            m.mul_(piece.to(m.dtype).view(-1, *[1] * (m.ndim - 1)))
