@@ -71,12 +71,12 @@ def test_before_the_limit_a_task_saves_its_cells_and_queues_again(experiment: Ex
     assert first.folder.checkpoint_file.exists() and second.folder.status()["status"] == "pending"
     experiment.until(lambda: experiment.states().get(task) == "RUNNING")
     assert experiment.states()[f"{ids[1]}_0"] == "PENDING"
-    assert not (experiment.path / "leaderboard.csv").exists()
+    assert not (experiment.path / "cells.csv").exists()
     experiment.until_gone()
     assert requeues(experiment, task) == 1 and first.folder.manifest()["resumes"] == 1
     assert len(first.folder.evals()) > rows
     assert [result(cell) for cell in cells] == [experiment.undisturbed(cell) for cell in cells]
-    assert (experiment.path / "leaderboard.csv").exists()
+    assert (experiment.path / "cells.csv").exists()
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_a_grid_gives_the_same_tables_by_every_launcher(tmp_path: Path) -> None:
         assert launch(tmp_path / launcher, launcher=launcher).returncode == 0
         assert results(tmp_path / launcher) == results(tmp_path / "slurm")
     assert len(results(tmp_path / "slurm")) == 3
-    assert (tmp_path / "slurm" / "exp" / "leaderboard.csv").exists()
+    assert (tmp_path / "slurm" / "exp" / "cells.csv").exists()
     again = launch(tmp_path / "slurm", *SMALL)
     assert again.returncode == 0 and "3 done" in again.stderr
     assert len(launches(tmp_path / "slurm" / "exp")) == 1
