@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UserError, nearest, one_line
+from runner.values import UNITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from runner.boards.inputs import Inputs
     from runner.scoring.comparable import Part
 
-UNITS = ("samples", "seconds", "steps")
 SHORT = 30  # characters of a label in a sentence
 MANY = 1000  # more studies than this are not told apart
 Row = dict[str, Any]

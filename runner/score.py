@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import UserError
+from runner.values import UNITS
 
 if TYPE_CHECKING:
     from runner.boards.inputs import Inputs
     from runner.boards.rules import Rules
-
-UNITS = ("samples", "seconds", "steps")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

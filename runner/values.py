@@ -38,6 +38,7 @@ RULESET: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "first_trial": ((int,), (0, INF, ""), "an integer of at least 0"),
     "budget_factor": ((int, float), (POSITIVE, INF, ""), "a number above 0"),
 }
+UNITS = ("samples", "seconds", "steps")  # that boards compare
 SEQUENCES = ("scrambled", "algoperf")  # runner.search knows them
 FOLLOW_UPS = ("score", None)
 DEVICES = ("auto", "cpu", "cuda")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.pairs import neighbours
-from runner.boards.rules import UNITS, Rules, variants_of
+from runner.boards.rules import Rules, variants_of
 from runner.errors import UserError
 from runner.records import FINISHED
 from runner.scoring import board, by_workload
@@ -248,6 +248,3 @@ def _best(finished: pd.DataFrame) -> str:
         return ""
     best = own.min() if bool(row["minimize"]) else own.max()
     return f"; best {row['metric']} on {row['workload']}: {best:.4g}"
-
-
-__all__ = ["UNITS", "Board", "boards", "flat", "refuse_hopeless", "tally"]

@@ -118,16 +118,16 @@ def write_tables(inputs: Inputs) -> None:
         write_parquet(inputs.folder / "evals.parquet", inputs.evals)
 
 
-def write_boards(inputs: Inputs, made: Sequence[Board], folder: Path | None = None) -> None:
+def write_boards(inputs: Inputs, made: Sequence[Board]) -> None:
     """``leaderboard.csv`` and ``leaderboard.md``.
 
     Raises:
         UserError: where the folder cannot be written.
     """
-    target = inputs.folder if folder is None else folder
-    with writing(target):
-        write_csv(target / "leaderboard.csv", flat(made))
-        write_text(target / "leaderboard.md", markdown(inputs.name, made, inputs.headline, inputs.missing))
+    page = markdown(inputs.name, made, inputs.headline, inputs.missing)
+    with writing(inputs.folder):
+        write_csv(inputs.folder / "leaderboard.csv", flat(made))
+        write_text(inputs.folder / "leaderboard.md", page)
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:

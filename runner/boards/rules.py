@@ -13,7 +13,6 @@ from runner.scoring.comparable import absent
 from runner.scoring.profiles import Integral
 from runner.scoring.times import Pick
 
-UNITS = ("samples", "seconds", "steps")
 BASELINE = "adamw"  # what most people compare with
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from runner.errors import UserError
 from runner.report import write_folder
-
-UNITS = ("samples", "seconds", "steps")
+from runner.values import UNITS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

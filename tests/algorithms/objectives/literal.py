@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.composed import Composed
 from runner.task import Task
+from tests.algorithms.losses.literal import entries_of as entries_of
 from tests.tasks import CLASSES, FEATURES, binary, classification, follow, language
 
 LR, STEPS = 0.1, 50
@@ -60,16 +61,6 @@ def slow_iterates(task: Task, total: Total, steps: int = STEPS) -> Tensor:
                 p -= LR * slope
         iterates.append(torch.cat([p.detach().flatten() for p in params]))
     return torch.stack(iterates)
-
-
-def entries_of(outputs: Tensor, y: Tensor) -> list[tuple[list[Tensor], int]]:
-    """Scores of the classes, one by one, and the class, of every entry; row by row."""
-    if outputs.dim() == 1:
-        return [([torch.zeros_like(s), s], int(t)) for s, t in zip(outputs, y, strict=True)]
-    return [
-        (list(scores), int(t))
-        for scores, t in zip(outputs.reshape(-1, outputs.shape[-1]), y.flatten(), strict=True)
-    ]
 
 
 def slow_log_softmax(scores: list[Tensor], temperature: float = 1.0) -> list[Tensor]:
