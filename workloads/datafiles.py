@@ -98,7 +98,7 @@ def obtain_dataset(
             download(own)
             folder.mkdir(parents=True, exist_ok=True)
             for name in missing:
-                (Path(own) / folder.relative_to(root) / name).replace(folder / name)
+                _settle(Path(own) / folder.relative_to(root) / name, folder / name)
     except (RuntimeError, OSError, EOFError, HTTPException) as error:
         raise UserError(f"{absent} The download failed: {_reason(error)}") from error
 
@@ -115,9 +115,10 @@ def fetch(path: Path, url: str | None, sha256: str) -> None:
     from torch.hub import download_url_to_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with patience(TIMEOUT):
-        # Writes to a temporary name beside it, compares the checksum, then renames.
-        download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as own, patience(TIMEOUT):
+        whole = Path(own) / path.name
+        download_url_to_file(url, str(whole), hash_prefix=sha256, progress=False)
+        _settle(whole, path)
 
 
 @contextlib.contextmanager
@@ -129,6 +130,16 @@ def patience(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _settle(whole: Path, path: Path) -> None:
+    """Give a whole file its name, unless another cell was first: what was noted of that one stays true."""
+    try:
+        os.link(whole, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        whole.replace(path)
 
 
 def _reason(error: BaseException) -> str:

@@ -61,7 +61,8 @@ def test_the_board_of_a_grid(
     done = command(str(folder), module="runner.score")
     said = Said(done.returncode, done.stdout, done.stderr)
     assert (said.code, said.err) == (0, "") and "\x1b" not in said.out
-    assert max(map(len, said.lines)) <= 80
+    *board, report = said.lines
+    assert max(map(len, board)) <= 80 and report == f"report: {folder / 'report.html'}"
     assert "digits: accuracy ≥ 0.97" in said.out and "mnist[target=0.5]: accuracy ≥ 0.5" in said.out
     assert "hit by nobody, credits nobody and counts: mnist[target=0.5]" in said.out
     assert said.row("fast") == ["1", "fast", "0.500", "n too small", "50 %"]
