@@ -13,7 +13,8 @@ class LabelShards:
 
     Paper: the usual set-up of heterogeneous workers in papers on compressed gradients; no source of its own.
     Update: sort the rows by label, cut them into ``workers`` shards of equal size; a step draws B / workers
-        rows from each, independently and with replacement, in the order of the workers.
+        rows from each, independently and with replacement, in the order of the workers. With B the whole
+        training split every worker has its whole shard, in order, at every step.
     Defaults: workers 10, as the estimators that simulate workers.
     State: none of its own; the draws come from a named generator.
     Cost: 1 forward, 1 backward.
@@ -48,9 +49,12 @@ class LabelShards:
         order = task.data.y.argsort(stable=True)[: per_shard * self.workers]
         self._shards = order.view(self.workers, per_shard)
         self._rows = max(1, task.data.batch_size // self.workers)
+        self._whole = task.data.batch_size >= task.data.n
 
     def __call__(self, task: Task) -> Batch:
         """As many rows from each shard, augmented as the workload augments them."""
+        if self._whole:
+            return task.data.take(self._shards.flatten(), augment=True)
         shape, generator = (self.workers, self._rows), task.rng("label shards")
         places = torch.randint(self._shards.shape[1], shape, generator=generator, device=generator.device)
         return task.data.take(self._shards.gather(1, places).flatten(), augment=True)

@@ -42,6 +42,15 @@ def test_a_worker_has_its_own_labels_and_all_rows_of_its_shard_come_up() -> None
         assert len({i for batch in mine for i in batch.index.tolist()}) == 8  # type: ignore[union-attr]
 
 
+def test_a_batch_of_all_rows_is_every_shard_whole() -> None:
+    task, sampler = classification(), LabelShards(3)
+    task.data.batch_size = task.data.n
+    sampler.setup(task)
+    rows = sampler(task).index.tolist()  # type: ignore[union-attr]
+    assert sorted(rows) == list(range(24)) and task.data.y[rows].tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert sampler(task).index.tolist() == rows  # type: ignore[union-attr]
+
+
 def test_trains_with_workers_resumes_and_does_not_wait() -> None:
     make = functools.partial(
         Composed, SGD, sampler=functools.partial(LabelShards, 4), estimator=functools.partial(EF, 4)
