@@ -23,7 +23,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class GrokModAdd(TensorWorkload):
-    """All pairs (a, b) below a modulus, the target (a + b) mod 113; a network of two hidden layers, no biases.
+    """All pairs (a, b) below 113, the target (a + b) mod 113; a network of two hidden layers, no biases.
 
     The task, network and training share of Grokking at the Edge of Numerical Stability (Prieto et al. 2025,
     arXiv 2501.04697). An input is two one-hots side by side, the first for a; the network has weights of
