@@ -14,7 +14,7 @@ class Batch:
 
     Attributes:
         x: inputs, (B, ...); images as float in [0, 1], tokens as int64.
-        y: targets, (B,) class ids, or (B, T) token ids.
+        y: targets, (B,) class ids, (B, T) token ids, or (B,) numbers.
         index: row ids in the training set, (B,) int64; stable over epochs.
         weights: per-example weights, (B,), mean one by convention. Filled at the first
             :meth:`Task.backward` when a reweighting part is present, then reused, so that a
@@ -54,13 +54,13 @@ class Info:
     """Facts an algorithm may read. Nothing here depends on the scored splits.
 
     Attributes:
-        task: ``"binary"`` (one logit), ``"multiclass"`` or ``"lm"``.
+        task: ``"binary"`` (one logit), ``"multiclass"``, ``"lm"`` or ``"regression"`` (one number).
         model: kind of model: ``"linear"``, ``"cnn"``, ``"resnet"``, ``"transformer"``, ...
         metric: name of the validation metric that is scored.
         target: value of the metric to reach; None where no target is set.
         minimize: whether a smaller metric is better.
         num_train: rows in the training split.
-        num_classes: classes, or tokens in the vocabulary; 2 for binary tasks.
+        num_classes: classes, or tokens in the vocabulary; 2 for binary tasks, 0 for regression.
         input_shape: shape of one input row.
         input_range: smallest and largest input, or None where inputs are tokens.
         batch_size: the workload's default batch size.

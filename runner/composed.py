@@ -14,6 +14,7 @@ from torch import Tensor
 from runner.algorithm import Algorithm
 from runner.batch import Batch, Info
 from runner.build import build_part
+from runner.kinds import NO_CLASSES
 from runner.task import Task
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
@@ -69,7 +70,7 @@ class Composed(Algorithm):
 
     def compatible(self, info: Info) -> str | None:
         """The first part's reason why not; parts that exclude each other are named too."""
-        clash = self._clash()
+        clash = self._clash(info)
         reasons = (
             f"{kind}: {reason}"
             for kind, part in self._declared()
@@ -191,9 +192,11 @@ class Composed(Algorithm):
         yield "optimizer", _class_of(self._optimizer_spec)
         yield from ((f"wrapper.{name}", _class_of(spec)) for name, spec in self._wrapper_specs.items())
 
-    def _clash(self) -> str | None:
+    def _clash(self, info: Info) -> str | None:
         if "loss" in self.single and "objective" in self.single:
             return "a loss and an objective exclude each other: an objective owns its loss"
+        if "loss" in self.single and info.task == "regression":
+            return f"loss: takes logits and class ids; {NO_CLASSES}"
         objective = self.single.get("objective")
         if getattr(objective, "batch_level", False) and "reweighting" in self.single:
             return "a batch-level objective has no per-example losses to reweight"

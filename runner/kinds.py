@@ -1,7 +1,7 @@
-"""What differs between binary, multiclass and language-modelling tasks, in one place.
+"""What differs between binary, multiclass, language-modelling and regression tasks, in one place.
 
-A loss plugin sees one shape on every task: logits (N, C) in float32 and targets (N,) int64. A kind
-translates a model's outputs to that shape and per-entry losses back to per-row losses.
+A loss plugin sees one shape on every task with classes: logits (N, C) in float32 and targets (N,) int64. A
+kind translates a model's outputs to that shape and per-entry losses back to per-row losses.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Kind(Protocol):
     """The translation for one kind of task."""
 
     def rows(self, outputs: Tensor, y: Tensor, loss: LossFn | None) -> Tensor:
-        """Per-row losses, (B,); ``loss`` None means the workload's cross-entropy."""
+        """Per-row losses, (B,); ``loss`` None means the kind's own, cross-entropy or squared error."""
         ...
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The mean cross-entropy, fused: the fast path of an unweighted step; a scalar."""
+        """The mean of the kind's own loss, fused: the fast path of an unweighted step; a scalar."""
         ...
 
     def predict(self, outputs: Tensor, predict: LossPredict) -> Tensor:
@@ -113,7 +113,44 @@ class LanguageModel:
         return _random_ids(like, num_classes, generator)
 
 
-KINDS: dict[str, Kind] = {"binary": Binary(), "multiclass": Multiclass(), "lm": LanguageModel()}
+class Regression:
+    """Outputs (B,), targets (B,), both numbers. A row's loss is its squared error; there are no classes."""
+
+    def rows(self, outputs: Tensor, y: Tensor, loss: LossFn | None) -> Tensor:
+        """See :class:`Kind`.
+
+        Raises:
+            TypeError: for a loss of logits and class ids.
+        """
+        if loss is not None:
+            raise TypeError(f"{NO_CLASSES}: its loss is the squared error")
+        return F.mse_loss(outputs, _as(outputs, y), reduction="none")
+
+    def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """See :class:`Kind`."""
+        return F.mse_loss(outputs, _as(outputs, y))
+
+    def predict(self, outputs: Tensor, predict: LossPredict) -> Tensor:
+        """See :class:`Kind`.
+
+        Raises:
+            TypeError: always: ``predict`` maps logits.
+        """
+        raise TypeError(f"{NO_CLASSES}: it has no logits to map")
+
+    def noise_targets(self, like: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+        """See :class:`Kind`; standard normal numbers."""
+        noise = torch.randn(like.shape, generator=generator, device=generator.device)
+        return noise.to(device=like.device, dtype=like.dtype)
+
+
+KINDS: dict[str, Kind] = {
+    "binary": Binary(),
+    "multiclass": Multiclass(),
+    "lm": LanguageModel(),
+    "regression": Regression(),
+}
+NO_CLASSES = "a regression task predicts numbers, not classes"
 
 
 def _as(outputs: Tensor, y: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from runner.batch import Info
 from runner.build import build_part
 from runner.cost import Cost
+from runner.kinds import NO_CLASSES
 from runner.norm import batch_norms
 from runner.precision import specialise
 from runner.seeding import derive
@@ -40,14 +41,17 @@ class TensorWorkload(ABC):
         precision: ``fp32`` or ``bf16`` (autocast).
         compile: whether the model's forward pass is compiled.
         eval_batch_size: rows a forward pass at evaluation.
-        label_noise: share of the training labels that say another class; the same ones in every cell.
+        label_noise: share of the training labels that say another class; the same ones in every cell. Zero
+            where there are no classes.
         aux: name -> rows (a count, or a share below one) taken out of the training split for ``task.aux``.
             ``clean`` has true labels, the others those of the training split.
-        loss: config of a loss (as for ``algorithm/loss``) that is this workload's own; None: cross-entropy.
+        loss: config of a loss (as for ``algorithm/loss``) that is this workload's own; None: the task's,
+            cross-entropy or, for a regression, the squared error.
         facts: what else the config says (data kind, resources); not used here.
 
     Raises:
-        ValueError: for sizes below one, or a metric that the workload does not have.
+        ValueError: for sizes below one, a metric that the workload does not have, or wrong labels or a loss
+            of classes on a regression.
     """
 
     # Facts of the class, or of an instance whose data decides them in load().
@@ -82,6 +86,10 @@ class TensorWorkload(ABC):
                 raise ValueError(f"{key} must be at least 1, got {locals()[key]}")
         if metric not in self.metrics:
             raise ValueError(f"metric must be one of {', '.join(self.metrics)}, got {metric}")
+        if self.task == "regression" and label_noise:
+            raise ValueError(f"label_noise must be 0, got {label_noise}: {NO_CLASSES}")
+        if self.task == "regression" and loss is not None:
+            raise ValueError(f"loss must be null: {NO_CLASSES}, and its loss is the squared error")
         self.name, self.batch_size, self.budget_samples = name, batch_size, budget_samples
         self.eval_every, self.eval_batch_size = eval_every, eval_batch_size
         self.metric, self.minimize, self.target = metric, minimize, target
@@ -159,8 +167,10 @@ class TensorWorkload(ABC):
     def _put(self, device: torch.device) -> Loaded:
         """Rows as a cell uses them, on its device."""
         data = self._loaded()
-        rest, aside = set_aside(data.train.y, self.aux)
         labels = data.train.y
+        # Numbers have no classes whose shares are to be equal.
+        strata = torch.zeros_like(labels) if self.task == "regression" else labels
+        rest, aside = set_aside(strata, self.aux)
         if self.label_noise:
             labels = noisy_labels(labels, self.num_classes, self.label_noise)
         rows = {name: (data.train.y if name == "clean" else labels, rows) for name, rows in aside.items()}

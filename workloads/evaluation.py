@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 class Evaluation:
     """Mean loss and accuracy of a model on a split; independent of the evaluation batch size.
 
+    A regression has no accuracy, and the mean squared error for its loss.
+
     Args:
-        task: ``"binary"``, ``"multiclass"`` or ``"lm"``.
+        task: ``"binary"``, ``"multiclass"``, ``"lm"`` or ``"regression"``.
         splits: name -> rows, on the device.
         batch_size: rows a forward pass; the last batch may be ragged.
         loss: the workload's own per-example loss; cross-entropy when None.
@@ -29,7 +31,7 @@ class Evaluation:
         self, task: str, splits: Mapping[str, Split], batch_size: int, loss: LossFn | None = None
     ) -> None:
         self.kind, self.task, self.splits, self.batch_size = KINDS[task], task, splits, batch_size
-        self.loss = loss
+        self.loss, self.classes = loss, task != "regression"
 
     @torch.no_grad()
     def __call__(
@@ -48,9 +50,10 @@ class Evaluation:
             if predict is not None:
                 outputs = self._predicted(outputs, predict)
             totals[0] += self.kind.rows(outputs, y, self.loss).double().sum()
-            totals[1] += self._right(outputs, y)
+            if self.classes:
+                totals[1] += self._right(outputs, y)
         loss, right = (totals / len(rows)).tolist()
-        return {"loss": loss, "accuracy": right}
+        return {"loss": loss, "accuracy": right} if self.classes else {"loss": loss}
 
     def _predicted(self, outputs: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
         predicted = self.kind.predict(outputs, predict)

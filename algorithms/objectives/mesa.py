@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from algorithms.objectives._common import cross_entropy, divergence, logits_of, per_row
-from runner.batch import Batch
+from runner.batch import Batch, Info
+from runner.kinds import NO_CLASSES
 from runner.task import Task
 
 
@@ -53,6 +54,10 @@ class MESA:
         if not 0 <= start < 1:
             raise ValueError(f"start must lie in [0, 1), got {start}")
         self.lam, self.temperature, self.decay, self.start = lam, temperature, decay, start
+
+    def compatible(self, info: Info) -> str | None:
+        """Needs logits."""
+        return f"compares softmaxes of logits; {NO_CLASSES}" if info.task == "regression" else None
 
     def setup(self, task: Task) -> None:
         """The teacher begins as a copy of the network."""

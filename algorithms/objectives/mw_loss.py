@@ -11,6 +11,7 @@ from torch import Tensor
 
 from algorithms.objectives._common import cross_entropy, logits_of
 from runner.batch import Batch, Info
+from runner.kinds import NO_CLASSES
 from runner.task import Task
 
 SCORES = ("margin", "plain")
@@ -57,6 +58,8 @@ class MWLoss:
 
     def compatible(self, info: Info) -> str | None:
         """Needs one label a row."""
+        if info.task == "regression":
+            return f"ranks rows by their labels; {NO_CLASSES}"
         return "ranks rows by their labels; a row of tokens has none" if info.task == "lm" else None
 
     def setup(self, task: Task) -> None:

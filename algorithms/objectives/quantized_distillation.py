@@ -10,7 +10,8 @@ from torch import Tensor
 
 from algorithms.objectives._common import cross_entropy, divergence, logits_of, per_row
 from algorithms.samplers.rho_loss import fit
-from runner.batch import Batch
+from runner.batch import Batch, Info
+from runner.kinds import NO_CLASSES
 from runner.task import Task
 
 REDUCTIONS = ("element", "batchmean")
@@ -76,6 +77,10 @@ class QuantizedDistillation:
         self.levels, self.bucket, self.alpha = 2 ** int(bits), bucket, alpha
         self.temperature, self.kl_reduction = temperature, kl_reduction
         self.teach, self.teach_lr = teach, teach_lr
+
+    def compatible(self, info: Info) -> str | None:
+        """Needs logits."""
+        return f"compares softmaxes of logits; {NO_CLASSES}" if info.task == "regression" else None
 
     def setup(self, task: Task) -> None:
         """Train the teacher."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from algorithms.objectives._common import cross_entropy, divergence, logits_of
 from runner.batch import Batch, Info
+from runner.kinds import NO_CLASSES
 from runner.task import Task
 
 
@@ -59,7 +60,9 @@ class SAF:
         self.distance, self.start, self.end = int(distance), start, end
 
     def compatible(self, info: Info) -> str | None:
-        """Needs few enough logits a row to keep them."""
+        """Needs logits, few enough a row to keep them."""
+        if info.task == "regression":
+            return f"compares softmaxes of logits; {NO_CLASSES}"
         return (
             "keeps the logits of every row: too many where they are token by token"
             if info.task == "lm"

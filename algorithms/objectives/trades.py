@@ -8,6 +8,7 @@ from torch import Tensor
 from algorithms.estimators.mezo import evaluation_mode
 from algorithms.objectives._common import cross_entropy, divergence, logits_of
 from runner.batch import Batch, Info
+from runner.kinds import NO_CLASSES
 from runner.task import Task
 
 JITTER = 1e-3  # spread of the random start: at x itself the divergence has no gradient
@@ -55,7 +56,9 @@ class TRADES:
         self.beta, self.eps, self.step_size, self.steps = beta, eps, step_size, int(steps)
 
     def compatible(self, info: Info) -> str | None:
-        """Needs inputs that can be moved a little."""
+        """Needs logits, and inputs that can be moved a little."""
+        if info.task == "regression":
+            return f"compares softmaxes of logits; {NO_CLASSES}"
         if info.task == "lm" or info.input_range is None:
             return "inputs without a range, such as tokens, cannot be moved a little"
         return None

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runner.batch import Info
+from runner.kinds import NO_CLASSES
+
 ACCURACY = "validation/accuracy"
 
 
@@ -61,6 +64,10 @@ class AccelAT:
         self.scale, self.quiet, self.means, self.last = 1.0, self.patience, 0, 0.0
         self.recent: list[float] = []
         self.trained = False
+
+    def compatible(self, info: Info) -> str | None:
+        """Needs an accuracy."""
+        return f"follows the validation accuracy; {NO_CLASSES}" if info.task == "regression" else None
 
     def __call__(self, progress: float) -> float:
         """Multiplier of every base learning rate."""

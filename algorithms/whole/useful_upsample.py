@@ -15,6 +15,7 @@ from runner.algorithm import Algorithm
 from runner.batch import Batch, Info
 from runner.composed import Composed
 from runner.cost import Cost
+from runner.kinds import NO_CLASSES
 from runner.task import Task
 
 STARTS, ROUNDS = 10, 50  # of k-means
@@ -73,6 +74,8 @@ class UsefulUpsample(Algorithm):
         """Needs classes, and their logits; then the parts' reason."""
         if info.task == "lm":
             return "clusters the rows of each class by their logits; a row of tokens has no class"
+        if info.task == "regression":
+            return f"clusters the rows of each class by their logits; {NO_CLASSES}"
         return self.inner.compatible(info)
 
     def setup(self, task: Task) -> None:

@@ -67,9 +67,9 @@ class StandIn(nn.Module):
         self.kind, self.classes, self.passed = built.kind, built.task.info.num_classes, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zeros: logits, (B,), (B, C) or (B, T, V)."""
+        """Zeros: logits, (B,), (B, C) or (B, T, V), or numbers, (B,)."""
         self.passed += len(x)
-        shape = {"binary": x.shape[:1], "lm": (*x.shape, self.classes)}
+        shape = {"binary": x.shape[:1], "regression": x.shape[:1], "lm": (*x.shape, self.classes)}
         return torch.zeros(shape.get(self.kind, (len(x), self.classes)), device=x.device)
 
 

@@ -69,15 +69,25 @@ def _row_faults(built: Built) -> Iterator[str | None]:
 
 def _class_faults(built: Built) -> Iterator[str | None]:
     classes, kind = built.task.info.num_classes, built.kind
-    if kind == "binary" and classes != 2:
-        yield f"info.num_classes is {classes}, and a binary task has 2"
+    fixed = {"binary": 2, "regression": 0}.get(kind, classes)
+    if classes != fixed:
+        yield f"info.num_classes is {classes}, and a {kind} task has {fixed}"
     targets = {"training": built.task.data.y} | {s: built.evaluate.splits[s].y for s in SPLITS}
+    if kind == "regression":
+        yield from (_number_fault(name, y) for name, y in targets.items())
+        return
     for name, y in targets.items():
         yield from _label_faults(name, y, kind, classes)
     if kind != "lm":
         absent = sorted(set(range(classes)) - {int(c) for c in targets["training"].unique()})
         if absent:
             yield f"info.num_classes is {classes}, but no training row is of class {_few(absent)}"
+
+
+def _number_fault(split: str, y: Tensor) -> str | None:
+    if y.dim() == 1 and y.is_floating_point():
+        return None if bool(torch.isfinite(y).all()) else f"targets of {split} are not all finite"
+    return f"targets of {split} are {y.dtype} of shape {tuple(y.shape)}, wanted one float a row, (n,)"
 
 
 def _few(ids: list[int]) -> str:

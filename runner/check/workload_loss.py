@@ -13,6 +13,7 @@ from runner.check.workload_rows import cut, enough, evaluated, outputs, own_dice
 from runner.check.workload_scores import evaluation_faults, unknown
 from runner.check.workload_subject import Built, WorkloadSubject, first_fault
 from runner.check.workload_training import diced, training_faults
+from runner.kinds import NO_CLASSES
 
 FIRST_TARGETS, FIRST_STUDIES = 200, 3
 NEAR = (0.75, 1.5)  # first loss over that of a uniform guess
@@ -22,10 +23,14 @@ CERTAIN = 0.4  # of the loss of a uniform guess; cross-entropy of softmaxed logi
 
 
 def check_init(subject: WorkloadSubject) -> Result:
-    """The loss at initialisation is about that of a uniform guess, or init_loss_note says why not."""
+    """The loss at initialisation is about that of a uniform guess, or init_loss_note says why not.
+
+    Where numbers are to be predicted, the guess is zero.
+    """
     built = subject.build()
     first, uniform = _first_loss(subject), _uniform(built)
-    found = f"the loss at initialisation is {first:.3g}, that of a uniform guess {uniform:.3g}"
+    guess = "guessing zero" if built.kind == "regression" else "a uniform guess"
+    found = f"the loss at initialisation is {first:.3g}, that of {guess} {uniform:.3g}"
     note = getattr(built.workload, "init_loss_note", None)
     if note:
         return ok(f"{found}: {note}")
@@ -52,10 +57,12 @@ def _loss(built: Built) -> float:
 
 
 def _uniform(built: Built) -> float:
-    """The loss of logits that are all equal: ln C for cross-entropy."""
-    y, classes = cut(built.evaluate, MOST).splits["validation"].y, built.task.info.num_classes
+    """The loss of logits that are all equal: ln C for cross-entropy; of zeros where there are no classes."""
+    # Every row's is the same but for a regression's: there it takes the rows that the first loss is of.
+    rows = enough(built, FIRST_TARGETS) if built.kind == "regression" else MOST
+    y, classes = cut(built.evaluate, rows).splits["validation"].y, built.task.info.num_classes
     y = y[:LEAST] if built.kind == "lm" else y
-    blank = torch.zeros(y.shape if built.kind == "binary" else (*y.shape, classes))
+    blank = torch.zeros(y.shape if built.kind in ("binary", "regression") else (*y.shape, classes))
     found = numbers.references(numbers.entries(built.kind, blank, y), built.own_loss)
     return numbers.mean([row.loss for row in found])
 
@@ -92,12 +99,14 @@ def _shape_fault(built: Built, x: Tensor, y: Tensor) -> str | None:
     built.task.model.eval()
     found = outputs(built, x)
     if not isinstance(found, Tensor):
-        return f"the model answers with a {type(found).__name__}, not with a tensor of logits"
+        return f"the model answers with a {type(found).__name__}, not with a tensor"
     return numbers.shape_fault(built.kind, found, y, built.task.info.num_classes)
 
 
 def _probability_fault(built: Built, x: Tensor) -> str | None:
     """Softmax in the model: cross-entropy of its outputs is then wrong everywhere alike."""
+    if built.kind == "regression":
+        return None
     for mode in ("evaluation", "training"):
         built.task.model.train(mode == "training")
         if all(_are_probabilities(built, x, seed) for seed in (1, 2, 3)):
@@ -122,6 +131,8 @@ def _own_loss_fault(built: Built) -> str | None:
     loss, classes = built.own_loss, 2 if built.kind == "binary" else built.task.info.num_classes
     if loss is None:
         return None
+    if built.kind == "regression":
+        return f"the workload has a loss of its own, of logits and class ids: {NO_CLASSES}"
     # Logits that are m ahead in the first class: from zero, and from both sides of zero.
     sure = [[low + m, *[low] * (classes - 1)] for m in MARGINS for low in (0.0, -m / 2)]
     found = [numbers.alone(loss, logits, target) for logits in sure for target in (0, 1)]

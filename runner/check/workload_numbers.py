@@ -1,4 +1,7 @@
-"""Loss and accuracy in plain Python, one row and one class at a time: what a workload is held against."""
+"""Loss and accuracy in plain Python, one row and one class at a time: what a workload is held against.
+
+A prediction of one number alone is a regression's.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-Entry = tuple[list[float], int]  # logits and the right class
-KINDS = ("binary", "multiclass", "lm")
+Entry = tuple[list[float], float]  # logits and the right class; or a number, and the one that is wanted
+KINDS = ("binary", "multiclass", "lm", "regression")
 ENTRIES = 40_000  # logits that are worth going through in plain Python
 
 
@@ -27,6 +30,7 @@ def shape_fault(kind: str, outputs: Tensor, y: Tensor, num_classes: int) -> str 
         "binary": (len(y),),
         "multiclass": (len(y), num_classes),
         "lm": (*y.shape, num_classes),
+        "regression": (len(y),),
     }
     if tuple(outputs.shape) == wanted[kind]:
         return None
@@ -43,28 +47,35 @@ def entries(kind: str, outputs: Tensor, y: Tensor) -> list[list[Entry]]:
         return [[([0.0, s], int(t))] for s, t in zip(values, targets, strict=True)]
     if kind == "multiclass":
         return [[(z, int(t))] for z, t in zip(values, targets, strict=True)]
+    if kind == "regression":
+        return [[([z], t)] for z, t in zip(values, targets, strict=True)]
     return [list(zip(zs, ts, strict=True)) for zs, ts in zip(values, targets, strict=True)]
 
 
 def references(rows: Iterable[list[Entry]], own: Any = None) -> list[Reference]:
-    """Each row's loss (cross-entropy, or the workload's ``own``) and share of right answers."""
+    """Each row's loss (the task's, or the workload's ``own``) and share of right answers."""
     return [_reference(row, own) for row in rows]
 
 
 def _reference(row: list[Entry], own: Any) -> Reference:
-    losses = [cross_entropy(z, t) if own is None else alone(own, z, t) for z, t in row]
+    losses = [task_loss(z, t) if own is None else alone(own, z, t) for z, t in row]
     return Reference(mean(losses), mean([float(z.index(max(z)) == t) for z, t in row]))
 
 
-def cross_entropy(logits: list[float], target: int) -> float:
-    """−log of the probability of ``target``, in nats."""
+def task_loss(z: list[float], target: float) -> float:
+    """Cross-entropy of logits, the squared error of a number."""
+    return (z[0] - target) ** 2 if len(z) == 1 else cross_entropy(z, target)
+
+
+def cross_entropy(logits: list[float], target: float) -> float:
+    """−log of the probability of the class ``target``, in nats."""
     top = max(logits)
-    return top + math.log(sum(math.exp(z - top) for z in logits)) - logits[target]
+    return top + math.log(sum(math.exp(z - top) for z in logits)) - logits[int(target)]
 
 
-def alone(own: Any, logits: list[float], target: int) -> float:
+def alone(own: Any, logits: list[float], target: float) -> float:
     """A loss of one entry, without company."""
-    return float(own(torch.tensor([logits]), torch.tensor([target]))[0])
+    return float(own(torch.tensor([logits]), torch.tensor([int(target)]))[0])
 
 
 def softmax(logits: list[float]) -> list[float]:
@@ -102,11 +113,15 @@ def guess(found: float, wanted: float, rows: list[list[Entry]], own: Any, *count
 
 
 def _mistaken(rows: list[list[Entry]]) -> Iterator[tuple[str, float]]:
-    """Losses that are taken for cross-entropy, and what they give."""
-    losses: dict[str, Callable[[list[float], int], float]] = {
-        "a negative log-likelihood of probabilities, without the log": lambda z, t: -softmax(z)[t],
+    """Losses that are taken for the task's, and what they give."""
+    of_classes: dict[str, Callable[[list[float], float], float]] = {
+        "a negative log-likelihood of probabilities, without the log": lambda z, t: -softmax(z)[int(t)],
         "softmax is applied twice; cross-entropy takes logits": lambda z, t: cross_entropy(softmax(z), t),
-        "nll_loss of logits; it takes log-probabilities": lambda z, t: -z[t],
+        "nll_loss of logits; it takes log-probabilities": lambda z, t: -z[int(t)],
     }
-    for text, loss in losses.items():
+    of_numbers: dict[str, Callable[[list[float], float], float]] = {
+        "half the squared error": lambda z, t: (z[0] - t) ** 2 / 2,
+        "the absolute error, not its square": lambda z, t: abs(z[0] - t),
+    }
+    for text, loss in (of_numbers if len(rows[0][0][0]) == 1 else of_classes).items():
         yield text, mean([mean([loss(z, t) for z, t in row]) for row in rows])

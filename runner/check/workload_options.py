@@ -115,7 +115,8 @@ def _aux_faults(subject: WorkloadSubject) -> Iterator[str | None]:
     plain = subject.build()
     rows = max(1, min(ASIDE, plain.task.data.n // 10))
     aux = {"clean": rows, "holdout": rows}
-    noise: dict[str, Any] = {"label_noise": NOISE} if "label_noise" in subject.workload else {}
+    wrong = "label_noise" in subject.workload and plain.kind != "regression"  # numbers are never relabelled
+    noise: dict[str, Any] = {"label_noise": NOISE} if wrong else {}
     before, after = subject.build(**noise), subject.build(aux=aux, **noise)
     change, task = f"aux={{clean: {rows}, holdout: {rows}}}", after.task
     for name in aux:

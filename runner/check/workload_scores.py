@@ -35,7 +35,7 @@ def _report_fault(split: str, metrics: Mapping[str, float]) -> str | None:
 def _metric_faults(
     built: Built, split: str, metrics: Mapping[str, float], rows: list[list[Entry]]
 ) -> Iterator[str | None]:
-    wanted = reference_metrics(rows, built.own_loss)
+    wanted = reference_metrics(built, rows)
     for name in [name for name in wanted if name in metrics]:
         value, right = metrics[name], wanted[name]
         if not numbers.close(value, right):
@@ -43,15 +43,19 @@ def _metric_faults(
             yield f"{split} {name} is {value:.6g}, a row-by-row reference has {right:.6g}{why}"
 
 
-def reference_metrics(rows: list[list[Entry]], own: Any) -> dict[str, float]:
-    """The metrics that are known by name."""
-    found = numbers.references(rows, own)
+def reference_metrics(built: Built, rows: list[list[Entry]]) -> dict[str, float]:
+    """The metrics that are known by name; a regression has no right answers to count."""
+    found = numbers.references(rows, built.own_loss)
     loss, right = (numbers.mean(list(column)) for column in zip(*found, strict=True))
+    if built.kind == "regression":
+        return {"loss": loss}
     return {"loss": loss, "accuracy": right, "error": 1 - right, "perplexity": math.exp(min(loss, 700.0))}
 
 
 def unknown(built: Built, rows: int) -> str:
     """A remark on metrics that have no reference; empty where there are none."""
-    reported = evaluated(built, cut(built.evaluate, rows), "validation").metrics
-    odd = sorted(set(reported) - set(reference_metrics([[([0.0], 0)]], None)))
+    few = cut(built.evaluate, rows)
+    reported, split = evaluated(built, few, "validation").metrics, few.splits["validation"]
+    found = numbers.entries(built.kind, outputs(built, split.x), split.y)
+    odd = sorted(set(reported) - set(reference_metrics(built, found)))
     return f"no reference for {', '.join(odd)}" if odd else ""

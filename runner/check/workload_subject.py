@@ -35,12 +35,12 @@ class Built:
 
     @property
     def kind(self) -> str:
-        """``"binary"``, ``"multiclass"`` or ``"lm"``."""
+        """``"binary"``, ``"multiclass"``, ``"lm"`` or ``"regression"``."""
         return self.task.info.task
 
     @property
     def own_loss(self) -> Any:
-        """The workload's own per-example loss; None for cross-entropy."""
+        """The workload's own per-example loss; None for the task's: cross-entropy or squared error."""
         return getattr(self.task, "own_loss", None)
 
 

@@ -100,6 +100,8 @@ def _gradient_fault(found: Any, wanted: Any, factor: float, rows: int) -> str | 
 
 def _mean_loss(kind: str, logits: Tensor, y: Tensor, own: Any) -> Tensor:
     """The mean over rows, and over the tokens of each, with its graph."""
+    if kind == "regression":
+        return (logits.double() - y.double()).square().mean()
     z = torch.stack([torch.zeros_like(logits), logits], dim=1) if kind == "binary" else logits
     z, targets = z.reshape(-1, z.shape[-1]), y.reshape(-1).long()
     if own is not None:

@@ -25,8 +25,14 @@ def config(name: str, **changes: Any) -> dict[str, Any]:
     """The config of the double of that name, here or in the module that it names (``module.Name``)."""
     module, _, cls = name.rpartition(".")
     target = f"tests.doubles.{module or 'workloads'}.{cls}"
-    metric = {"metric": "loss", "minimize": True} if cls.startswith("Text") else {}
+    metric = {"metric": "loss", "minimize": True} if lossy(target) else {}
     return {"_target_": target, **CONFIG, **metric, **changes}
+
+
+def lossy(target: str) -> bool:
+    """Whether its metric is the loss: text, and numbers that have no other."""
+    module, _, cls = target.rpartition(".")
+    return cls.startswith("Text") or cls == "Line" or module.endswith("_regression")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -126,6 +132,23 @@ class OneLogit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x).squeeze(1)
+
+
+class Line(Blobs):
+    """A number for each point: linear in it, with noise; a linear model from zero."""
+
+    task = "regression"
+    model_kind = "linear"
+    num_classes = 0
+    metrics: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def load(self, root: Path) -> Data:
+        x = torch.rand(sum(SIZES), FEATURES, generator=generator(3))
+        weights = torch.randn(FEATURES, generator=generator(4))
+        return parts(x, x @ weights + 0.1 * torch.randn(len(x), generator=generator(5)))
+
+    def model(self) -> nn.Module:
+        return OneLogit()
 
 
 class Text(TensorWorkload):

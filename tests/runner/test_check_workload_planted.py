@@ -9,8 +9,8 @@ import pytest
 from runner.check import WORKLOAD_CHECKS, WorkloadSubject, run_workload_check, run_workload_checks
 from tests.doubles.workloads import config
 
-CLEAN = ("Blobs", "Moving", "Normed", "Hinged", "Loud", "Binary", "Text", "losses.Scored",
-         "losses.Kinded", "facts.Streamed")  # fmt: skip
+CLEAN = ("Blobs", "Moving", "Normed", "Hinged", "Loud", "Binary", "Text", "Line", "losses.Scored",
+         "losses.Kinded", "facts.Streamed", "regression.Measured")  # fmt: skip
 INFO = "facts.Says"
 
 # the planted bug, the check it is for, and words of the message
@@ -82,6 +82,18 @@ PLANTED = [
     ("facts.HalfPrecision", "options", "with precision=bf16 the first loss is not finite"),
     ("facts.DividedTwice", "info", "are they divided twice?"),
     ("facts.FloatTargets", "info", "targets of training are torch.float32"),
+    ("regression.FarOff", "init", "that of guessing zero"),
+    ("regression.TwoColumns", "reference", "outputs are of shape (64, 1); those of a regression task"),
+    ("regression.OwnLoss", "reference", "a loss of its own, of logits and class ids"),
+    ("regression.EvaluatesHalf", "reference", ": half the squared error"),
+    ("regression.EvaluatesAbsolute", "reference", "the absolute error, not its square"),
+    ("regression.EvaluatesRoot", "reference", "a row-by-row reference has"),
+    ("regression.TrainsHalf", "reference", "half the squared error"),
+    ("regression.TrainsSum", "reference", "a sum over 64, not a mean"),
+    ("regression.AveragesBatches", "batch", "in batches of 7"),
+    ("regression.HasClasses", "info", "info.num_classes is 5, and a regression task has 0"),
+    ("regression.WholeTargets", "info", "are torch.int64 of shape (203,), wanted one float a row"),
+    ("regression.MissingTargets", "info", "targets of training are not all finite"),
     ("facts.LossAlone", "info", "metric is accuracy, but the evaluation of validation reports loss"),
 ]  # fmt: skip
 
