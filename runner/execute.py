@@ -158,7 +158,8 @@ class CellRun:
         task.model.train()
         algorithm.setup(task)
         clock.switch("log")
-        self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every)
+        diagnostics = self._diagnostics(workload, algorithm)
+        self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every, diagnostics)
         resumed = self._resume()
         self._training_since = time.time(), task.cost.drawn
         self.logger.start(folder, resumed)
@@ -182,14 +183,31 @@ class CellRun:
         task, _ = workload.build(self.seed, self.device)
         return warm_up(task, self._algorithm(task), steps)
 
+    def _diagnostics(self, workload: Any, algorithm: Algorithm) -> Diagnostics:
+        specs = self.config.get("diagnostics") or {}
+        parts = {name: build_part(name, spec, prefix="diagnostics.") for name, spec in specs.items()}
+
+        def rebuild() -> tuple[Task, Algorithm]:
+            torch.manual_seed(self.seed)
+            task, _ = workload.build(self.seed, self.device)
+            again = self._algorithm(task)
+            task.model.train()
+            again.setup(task)
+            return task, again
+
+        return Diagnostics(parts, algorithm, rebuild)
+
     def _loop(
-        self, task: Task, algorithm: Algorithm, evaluate: Evaluate, clock: Clock, eval_every: int
+        self,
+        task: Task,
+        algorithm: Algorithm,
+        evaluate: Evaluate,
+        clock: Clock,
+        eval_every: int,
+        diagnostics: Diagnostics,
     ) -> Loop:
         config = self.config
         plan = Plan(eval_every, config["stop_at_target"], config["max_seconds"], config["checkpoint_every"])
-        specs = config.get("diagnostics") or {}
-        parts = {name: build_part(name, spec, prefix="diagnostics.") for name, spec in specs.items()}
-        diagnostics = Diagnostics(parts)
         return Loop(task, algorithm, evaluate, plan, clock, self, self.alarm, diagnostics=diagnostics)
 
     # -- what the loop tells -----------------------------------------------------------------------

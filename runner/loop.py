@@ -209,7 +209,7 @@ class Loop:
         clock.switch("eval")
         guard.restore()
         if self.diagnostics.parts:
-            metrics |= self.diagnostics.measure(task)
+            metrics |= self.diagnostics.measure(task, guard.restore)
             guard.restore()
         clock.switch("log")
         return metrics, reached
