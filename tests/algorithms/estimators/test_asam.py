@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,9 +15,23 @@ from algorithms.estimators.asam import ASAM
 from runner.build import build_part
 from runner.composed import Composed
 from tests.problems import part_config
-from tests.tasks import assert_no_sync, assert_resumes, classification, follow, make_task, mlp
+from tests.tasks import (
+    CLASSES,
+    FEATURES,
+    assert_no_sync,
+    assert_resumes,
+    classification,
+    follow,
+    make_task,
+    mlp,
+)
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
+NETWORKS = (
+    lambda: nn.Linear(FEATURES, CLASSES),
+    mlp,
+    lambda: nn.Sequential(nn.Linear(FEATURES, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, CLASSES)),
+)
 
 
 class Bowl(nn.Module):
@@ -31,26 +46,43 @@ class Bowl(nn.Module):
         return (0.5 * (w**2 @ torch.tensor([1.0, 10.0], dtype=torch.float64))).expand(len(x))
 
 
-def one_step(name: str, rho: float, eta: float) -> list[float]:
+def one_step(name: str, rho: float, eta: float) -> tuple[list[float], list[float]]:
+    """How far it climbs, and where the step leads."""
     task = make_task(lambda: Bowl(name), torch.zeros(8, 1), torch.zeros(8), "binary")
 
     def objective() -> object:
         return lambda task, batch: task.outputs(batch)
 
-    algorithm = Composed(SGD, objective=objective, estimator=functools.partial(ASAM, rho, eta))
-    return follow(algorithm, task, 1)[0].tolist()
+    climbs: list[Tensor] = []
+
+    class Spy(ASAM):
+        def _scale(self, params: list[Tensor], grads: list[Tensor]) -> None:
+            super()._scale(params, grads)
+            climbs.append(grads[0].clone())
+
+    algorithm = Composed(SGD, objective=objective, estimator=functools.partial(Spy, rho, eta))
+    after = follow(algorithm, task, 1)[0].tolist()
+    return climbs[0].tolist(), after
 
 
 def test_spec_one_step() -> None:
-    assert one_step("weight", 0.5, 0.01) == pytest.approx([0.894975, -0.502494], abs=1e-6)
+    climb, after = one_step("weight", 0.5, 0.01)
+    assert climb == pytest.approx([0.050249, 0.502494], abs=1e-6)
+    assert after == pytest.approx([0.894975, -0.502494], abs=1e-6)
 
 
-def test_a_parameter_of_another_name_is_measured_as_in_sam() -> None:
-    assert one_step("bias", 0.05, 0.01) == pytest.approx([0.899502, -0.049752], abs=1e-6)
+def test_spec_a_parameter_of_another_name_is_measured_as_in_sam() -> None:
+    climb, after = one_step("bias", 0.05, 0.01)
+    assert climb == pytest.approx([0.004975, 0.049752], abs=1e-6)
+    assert after == pytest.approx([0.899502, -0.049752], abs=1e-6)
 
 
-def test_reference_trajectory() -> None:
-    task, stream, model = classification(), classification().data, mlp().double()
+@pytest.mark.parametrize("network", NETWORKS)
+def test_reference_trajectory(network: Callable[[], nn.Module]) -> None:
+    def build() -> nn.Module:
+        return network().double()
+
+    task, stream, model = classification(build), classification(build).data, build()
     model.load_state_dict(task.model.state_dict())
     named = list(model.named_parameters())
     for got in follow(Composed(SGD, estimator=functools.partial(ASAM, 0.4, 0.02)), task, 50):

@@ -84,6 +84,15 @@ def test_spec_losses(steep: int, options: dict[str, Any], expected: float) -> No
     assert AnyLoss(L=steep, **options)(task, batch).item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_spec_predictions_pushed_apart() -> None:
+    task, batch, _ = logits_task([math.log(p / (1 - p)) for p in P], T)
+    loss, pushed = AnyLoss(L=10), []
+    loss.measure = lambda a, t: pushed.append(a.tolist()) or a.mean()
+    loss(task, batch)
+    expected = [0.982014, 0.731059, 0.622459, 0.268941, 0.047426, 0.010987]
+    assert pushed[0] == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("measure", ["accuracy", "f_beta", "gmean", "balanced"])
 def test_reference_trajectory(measure: str) -> None:
     task, stream = binary(batch_size=12), binary(batch_size=12).data  # both classes in every batch

@@ -115,6 +115,9 @@ def test_spec_newton_schulz() -> None:
     for matrix, value in ((g, expected), (g.T, transposed(expected))):
         got = orthogonalise(matrix.unsqueeze(0))[0]
         torch.testing.assert_close(got, torch.tensor(value, dtype=torch.float64), rtol=0, atol=1e-7)
+        assert torch.linalg.svdvals(got).tolist() == pytest.approx([0.849, 0.721], abs=5e-4)
+        rounded = orthogonalise(matrix.bfloat16().unsqueeze(0))[0].double()
+        torch.testing.assert_close(rounded, got, rtol=0, atol=3e-2)
 
 
 def test_a_stack_is_orthogonalised_matrix_by_matrix_whatever_their_scales() -> None:

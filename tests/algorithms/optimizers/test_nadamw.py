@@ -39,7 +39,7 @@ def test_reference(problem: Problem, eps: float):
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_is_not_torchs_nadam():
+def test_spec_is_not_torchs_nadam():
     def nadam(params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.NAdam(params, lr=0.1, weight_decay=0.1, decoupled_weight_decay=True)
 

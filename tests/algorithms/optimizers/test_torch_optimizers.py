@@ -27,15 +27,18 @@ def literal_momentum(lr: float, mu: float, decay: float, nesterov: bool) -> Upda
     return update
 
 
-def literal_adam(lr: float, beta1: float, beta2: float, eps: float, decay: float) -> Update:
-    """Algorithm 1 of the paper, one float at a time, with coupled weight decay."""
+def literal_adam(
+    lr: float, beta1: float, beta2: float, eps: float, decay: float, decoupled: bool = False
+) -> Update:
+    """Algorithm 1 of the paper, one float at a time, with coupled or decoupled weight decay."""
     moments: dict[tuple[int, int], tuple[float, float]] = {}
 
     def update(t: int, x: list[list[float]], g: list[list[float]]) -> None:
         for i in range(len(x)):
             for j in range(len(x[i])):
                 m, v = moments.get((i, j), (0.0, 0.0))
-                gradient = g[i][j] + decay * x[i][j]
+                gradient = g[i][j] + (0.0 if decoupled else decay * x[i][j])
+                x[i][j] *= 1 - lr * decay if decoupled else 1
                 m = beta1 * m + (1 - beta1) * gradient
                 v = beta2 * v + (1 - beta2) * gradient**2
                 x[i][j] -= lr * (m / (1 - beta1**t)) / (math.sqrt(v / (1 - beta2**t)) + eps)
@@ -50,6 +53,8 @@ SPECS = {
         [[0.4281, 0.2381], [0.08422061, -0.44897939], [0.04927077, -0.93028624]],
     ),
     "adamw": ({"weight_decay": 0.1}, [[0.89, 0.89], [0.78182297, 0.78141652], [0.67613061, 0.67448492]]),
+    # Algorithm 1 of the paper with the decay in the gradient, in decimals of 50 digits.
+    "adam": ({"weight_decay": 0.1}, [[0.9, 0.9], [0.80061804, 0.80028177], [0.70242654, 0.70106875]]),
     # Exact fractions of x ← x − lr·g + μ·(x − x_before), Polyak's two-term form.
     "sgd": ({"weight_decay": 0.01}, [[0.699, 0.599], [0.257801, -0.052199], [-0.111656301, -0.753566201]]),
 }
@@ -72,7 +77,8 @@ def test_reference_momentum(name: str, problem: Problem):
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 @pytest.mark.parametrize("decay", [0.0, 0.05])
-def test_reference_adam(decay: float, problem: Problem):
-    got = run_optimizer(from_yaml("adam", lr=0.02, weight_decay=decay), 50, problem)
-    reference = literal_adam(0.02, 0.9, 0.999, 1e-8, decay)
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_reference_adam(name: str, decay: float, problem: Problem):
+    got = run_optimizer(from_yaml(name, lr=0.02, weight_decay=decay), 50, problem)
+    reference = literal_adam(0.02, 0.9, 0.999, 1e-8, decay, decoupled=name == "adamw")
     torch.testing.assert_close(got, run_reference(reference, 50, problem), rtol=1e-9, atol=1e-12)

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from algorithms.estimators.sam import SAM
+from algorithms.reweightings._common import place
 from algorithms.reweightings.linupper import LinUpper
 from runner.batch import Batch
 from runner.build import build_part
 from runner.composed import Composed
 from runner.task import Task
 from tests.problems import part_config
-from tests.tasks import assert_no_sync, assert_resumes, classification, follow, mlp, weights
+from tests.tasks import (
+    CLASSES,
+    FEATURES,
+    assert_no_sync,
+    assert_resumes,
+    classification,
+    follow,
+    mlp,
+    weights,
+)
 
 ELL = torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=torch.float64)
 SGD = functools.partial(torch.optim.SGD, lr=0.3)
+NETWORKS = (
+    lambda: nn.Linear(FEATURES, CLASSES),
+    mlp,
+    lambda: nn.Sequential(nn.Linear(FEATURES, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, CLASSES)),
+)
 NO_WARMUP = functools.partial(LinUpper, warmup=0.0)
 
 
@@ -51,6 +68,12 @@ def test_spec_weights(r: float, expected: list[float]) -> None:
     assert got.sum().item() == pytest.approx(4)
 
 
+def test_spec_places_in_the_range() -> None:
+    assert place(ELL).tolist() == [-1, -0.5, 0, 1]
+    pulled = torch.log(weigh(LinUpper(0.4, warmup=0.0), ELL)) * 0.4  # min(h + 1, 1) but for a constant
+    assert (pulled - pulled[0]).tolist() == pytest.approx([0, 0.5, 1, 1])
+
+
 def test_spec_weighted_loss() -> None:
     assert (weigh(LinUpper(0.4, 0.0), ELL) * ELL).mean().item() == pytest.approx(3.654113, abs=1e-6)
 
@@ -64,8 +87,12 @@ def test_weights_sum_to_the_batch_size_and_equal_losses_weigh_one(losses: list[f
         assert got.tolist() == [1.0] * len(losses)
 
 
-def test_reference_trajectory() -> None:
-    task, stream, model = classification(), classification().data, mlp().double()
+@pytest.mark.parametrize("network", NETWORKS)
+def test_reference_trajectory(network: Callable[[], nn.Module]) -> None:
+    def build() -> nn.Module:
+        return network().double()
+
+    task, stream, model = classification(build), classification(build).data, build()
     model.load_state_dict(task.model.state_dict())
     params = list(model.parameters())
     for got in follow(Composed(SGD, reweighting=NO_WARMUP), task, 50):

@@ -133,6 +133,24 @@ def test_reference_convolution(kernel: Any, stride: Any, padding: Any) -> None:
     assert torch.equal(got_bias, expected_bias)
 
 
+def test_reference_trajectory_of_a_convolution() -> None:
+    task, stream, model = images(conv_net), images(conv_net).data, images(conv_net).model
+    model.load_state_dict(task.model.state_dict())
+    first, rest = model[0], model[1:]
+    for got in follow(Composed(SGD, surgery=TrAct), task, 50):
+        batch = stream.next()
+        hidden = first(batch.x)
+        loss = F.cross_entropy(rest(hidden.clone()), batch.y)  # the ReLU works in place
+        *grads, slope = torch.autograd.grad(loss, [*model.parameters(), hidden])
+        rows = slope.permute(0, 2, 3, 1).reshape(-1, first.out_channels)
+        grads[0] = literal(patches(batch.x, first), rows, 0.1).view_as(first.weight)
+        with torch.no_grad():
+            for p, g in zip(model.parameters(), grads, strict=True):
+                p.sub_(0.1 * g)
+        expected = torch.cat([p.detach().flatten() for p in model.parameters()])
+        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     "options", [{"padding": "same"}, {"padding": "valid"}, {"padding": 1, "padding_mode": "circular"}]
 )

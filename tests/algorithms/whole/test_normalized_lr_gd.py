@@ -76,6 +76,20 @@ def test_spec_two_rows():
     torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=0, atol=1e-7)
 
 
+def test_spec_two_rows_factor_of_each_step():
+    """β, by which a step is longer than plain gradient descent's."""
+    task, algorithm = linear_task(*TWO_ROWS), NormalizedLRGD(lr=1.0)
+    for expected in (2, 3.20836545, 9.95049249):
+        theta = task.params[0].detach().clone()
+        plain = linear_task(*TWO_ROWS)
+        with torch.no_grad():
+            plain.params[0].copy_(theta)
+        NormalizedLRGD(lr=1.0, normalized=False).step(plain)
+        algorithm.step(task)
+        factors = (task.params[0].detach() - theta) / (plain.params[0].detach() - theta)
+        assert factors.tolist() == pytest.approx([expected] * 2, abs=1e-7)
+
+
 @pytest.mark.parametrize(("lr", "steps"), [(100, 2), (10, 2), (1, 16), (0.1, 157)])
 def test_spec_steps_on_the_worst_case(lr: float, steps: int):
     assert steps_to_separate(worst_case(1000), NormalizedLRGD(lr=lr)) == steps
@@ -87,8 +101,9 @@ def test_spec_steps_of_plain_gradient_descent_on_the_worst_case():
 
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("lr", [0.1, 3.0])
-def test_reference(lr: float, normalized: bool):
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_reference(seed: int, lr: float, normalized: bool):
+    generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(30, 4, generator=generator, dtype=torch.float64).tolist()
     labels = [int(row[0] + 0.3 * row[1] > 0.1) for row in rows]
     got = thetas(linear_task(rows, labels), NormalizedLRGD(lr, normalized), 50)
