@@ -1,0 +1,80 @@
+"""200 random compositions of all kinds of parts: each trains, or says in a line why it does not."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from runner import presets
+from runner.check.subjects import SMALL, small_workload, subject
+from runner.config import compose
+from runner.errors import UserError
+
+CHUNKS, EACH = 20, 10
+STEPS = 6
+# How often a composition has a part of the kind; an optimizer it always has.
+SHARE = {"groups": 0.5, "wrapper": 0.25, "schedule": 0.6, "sampler": 0.3, "loss": 0.35, "objective": 0.15,
+         "reweighting": 0.25, "estimator": 0.35, "average": 0.3, "surgery": 0.25}  # fmt: skip
+TRAINED_AT_LEAST = 2  # of a chunk
+
+
+def parts_by_kind() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for kind, path in presets.parts():
+        found.setdefault(kind, []).append(path.stem)
+    return found
+
+
+def drawn(seed: int) -> list[str]:
+    """The overrides of one composition, and of the workload that it is tried on."""
+    random_, parts = random.Random(seed), parts_by_kind()
+    overrides = [f"workload={random_.choice(SMALL)}", f"algorithm={random_.choice(parts['optimizer'])}"]
+    for kind, share in SHARE.items():
+        name = random_.choice(parts[kind]) if random_.random() < share else "null"
+        overrides.append(f"algorithm/{kind}={name}")
+    transforms = random_.sample(parts["transform"], random_.choice([0, 0, 1, 1, 2, 3]))
+    return [*overrides, f"algorithm/transform=[{','.join(transforms)}]"]
+
+
+def test_every_kind_of_part_is_drawn() -> None:
+    assert set(SHARE) | {"optimizer", "transform"} == set(parts_by_kind())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_trains_or_gives_a_reason(chunk: int) -> None:
+    trained, broken = 0, []
+    for seed in range(chunk * EACH, (chunk + 1) * EACH):
+        overrides = drawn(seed)
+        try:
+            trained += trains(overrides)
+        except Exception as error:
+            broken.append(f"{seed}: {' '.join(overrides)}: {type(error).__name__}: {error}")
+    assert not broken, "\n" + "\n".join(broken)
+    assert trained >= TRAINED_AT_LEAST
+
+
+def trains(overrides: list[str]) -> bool:
+    """Whether it trains; false where it gives a reason."""
+    try:
+        tried = subject(compose(overrides), [small_workload(name) for name in SMALL])
+        reason = tried.refusal
+        trial = None if reason is not None else tried.train(STEPS, eval_every=3)
+    except UserError as error:  # of a part that is built at set-up
+        reason, trial = str(error), None
+    if trial is None:
+        assert reason is not None and one_line(reason), f"no reason but {reason!r}"
+        return False
+    losses = [loss for loss in trial.losses if loss is not None]
+    assert trial.ended == "budget" and losses, f"ended {trial.ended!r} after {len(trial.steps)} steps"
+    assert torch.stack(losses).isfinite().all(), f"losses {torch.stack(losses).tolist()}"
+    values = [v for row in trial.rows for k, v in row.items() if k.startswith("validation/")]
+    assert values and all(map(math.isfinite, values)), f"evaluated to {values}"
+    return True
+
+
+def one_line(reason: str) -> bool:
+    return bool(reason.strip()) and "\n" not in reason
