@@ -1,0 +1,68 @@
+"""Claims and what became of them: ``python -m scripts.claims [NAME …] [--keep FOLDER] [--write]``.
+
+Without options prints the sections of docs/claims.md from the kept evidence. ``--keep`` makes the evidence
+of one claim from the folder of its experiment; ``--write`` writes docs/claims.md. Exit code 2: bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.errors import UserError
+from runner.files import write_text
+from runner.paths import ROOT
+from scripts.claims._claim import by_name, known
+
+PAGE = ROOT / "docs" / "claims.md"
+HEAD = """# Claims
+
+What papers say of their methods, tried as experiments of this project, and what came out; also where it did
+not. Each section is made from the rows in [results/claims](../results/claims) by
+`python -m scripts.claims --write`, and a test makes them again. The experiments are
+`+experiment=claims/<name>`; each takes at most 90 minutes on two cores. Other jobs ran beside them: times
+here
+are no measurements. A commit with a + had changes beside it.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module."""
+    arguments = _parser().parse_args(argv)
+    try:
+        claims = [by_name(name) for name in arguments.names] or list(known().values())
+        if arguments.keep is not None:
+            if len(arguments.names) != 1:
+                raise UserError("--keep takes the folder of one experiment: name its claim")
+            claims[0].keep(arguments.keep)
+        if arguments.write:
+            write_text(PAGE, page())
+        else:
+            print("\n".join(claim.section() for claim in claims))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def page() -> str:
+    """docs/claims.md: every claim whose evidence is kept."""
+    return "\n".join([HEAD, *(claim.section() for claim in known().values() if claim.rows.exists())])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.claims",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="claims; all where none is named")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="make the evidence from this experiment")
+    parser.add_argument("--write", action="store_true", help="write docs/claims.md")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
