@@ -69,6 +69,7 @@ class Info:
         param_kind: parameter name -> ``"embedding" | "hidden" | "head" | "bias" | "norm"``.
         aux: names of the auxiliary streams that ``task.aux`` holds.
         width: parameter name -> (fan_in, base fan_in), for width scaling rules; may be empty.
+        num_parameters: weights of the model that are trained.
     """
 
     task: str
@@ -86,6 +87,7 @@ class Info:
     param_kind: Mapping[str, str] = field(default_factory=dict)
     aux: tuple[str, ...] = ()
     width: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    num_parameters: int = 0
 
     @property
     def steps_at_default_batch(self) -> int:

@@ -118,6 +118,10 @@ class TensorWorkload(ABC):
         """Parameter name -> role; by default from shapes: the last matrix is the head."""
         return default_param_kinds(model)
 
+    def widths(self, model: nn.Module) -> Mapping[str, tuple[int, int]]:
+        """Parameter name -> (fan_in, fan_in at the width that settings are for); none by default."""
+        return {}
+
     def prepare(self, root: Path) -> None:
         """Load the data once; later calls are free."""
         if self._data is None:
@@ -202,6 +206,8 @@ class TensorWorkload(ABC):
             has_batchnorm=bool(batch_norms(model)),
             param_kind=self.param_kinds(model),
             aux=tuple(data.aux),
+            width=self.widths(model),
+            num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         )
 
     def _without_scored_splits(self) -> Self:

@@ -63,6 +63,7 @@ class LanguageModelling(TensorWorkload):
     model_kind = "transformer"
     input_range = None
     metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+    base_width: ClassVar[int] = 128  # that of the YAML: what settings are tuned at
 
     def __init__(
         self,
@@ -103,6 +104,11 @@ class LanguageModelling(TensorWorkload):
         """Roles; the output layer is the token embedding, so no matrix is the head."""
         kinds = super().param_kinds(model)
         return {name: "hidden" if kind == "head" else kind for name, kind in kinds.items()}
+
+    def widths(self, model: nn.Module) -> Mapping[str, tuple[int, int]]:
+        """The blocks' matrices; every fan-in is a multiple of the width."""
+        fans = {name: p.shape[1] for name, p in model.named_parameters() if p.dim() == 2 and "blocks." in name}
+        return {name: (fan, fan * self.base_width // self.width) for name, fan in fans.items()}
 
     def _check_lengths(self, codes: Sequence[np.ndarray]) -> None:
         for split, tokens in zip(("training", "validation", "test"), codes, strict=True):
@@ -182,6 +188,8 @@ class PyDocs(LanguageModelling):
 
     The other arguments are those of :class:`LanguageModelling`.
     """
+
+    base_width: ClassVar[int] = 64
 
     def __init__(self, *args: Any, data_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
