@@ -54,12 +54,14 @@ def _cards(config: Mapping[str, Any] | None) -> list[Html]:
     if config is None:
         return [none(f"no card: {NO_FOLDERS}, or its config cannot be read")]
     algorithm = config.get("algorithm")
-    found = [*dict.fromkeys(cards.targets(algorithm))]
-    return [_card(part, target) for part, target in found] or [none("no card: its config names no class")]
+    found = {(part, target): settings for part, target, settings in cards.targets(algorithm)}
+    return [_card(*which, settings) for which, settings in found.items()] or [
+        none("no card: its config names no class")
+    ]
 
 
-def _card(part: str, target: str) -> Html:
-    words = cards.card(target)
+def _card(part: str, target: str, settings: Mapping[str, Any]) -> Html:
+    words = cards.card(target, settings)
     summary = words.partition("\n")[0]
     head = el(
         "span",

@@ -6,7 +6,7 @@ import ast
 import functools
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ KNOWN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 HOMES = ("algorithms", "workloads", "runner")  # packages whose files are read
 
 
-def targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(part, dotted path of its class), of a resolved config; the whole is called ``algorithm``."""
+def targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(part, dotted path of its class, settings), of a resolved config; the whole is called ``algorithm``."""
     if not isinstance(config, Mapping):
         return
     if isinstance(target := config.get("_target_"), str):
-        yield prefix or "algorithm", target
+        yield prefix or "algorithm", target, config
     for key, value in config.items():
         name = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping):
@@ -31,12 +31,24 @@ def targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
                 yield from targets(item, name)
 
 
-def card(target: str) -> str:
-    """The docstring of a class or function; of a library's, the comments of the YAML that names it."""
+def card(target: str, settings: Mapping[str, Any] | None = None) -> str:
+    """The docstring of a class or function; of a library's, the comments of the YAML that names it.
+
+    Of several YAMLs with one class (SGD, Nesterov) it is the one that says most of ``settings``.
+    """
     if not KNOWN.fullmatch(target):
         return ""
     module, _, name = target.rpartition(".")
-    return _docstring(module, name) or _comments().get(target, "")
+    return _docstring(module, name) or _said(_comments().get(target, ()), settings or {})
+
+
+def _said(written: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any]) -> str:
+    def agreement(entry: tuple[str, Mapping[str, Any]]) -> int:
+        return sum(
+            settings.get(key) == value for key, value in entry[1].items() if not isinstance(value, Mapping)
+        )
+
+    return max(written, key=agreement)[0] if written else ""
 
 
 @functools.cache
@@ -61,14 +73,16 @@ def _of_file(path: Path, name: str) -> str:
 
 
 @functools.cache
-def _comments() -> dict[str, str]:
-    """Dotted path -> leading comments of the YAML under ``conf/`` whose ``_target_`` it is."""
-    found: dict[str, str] = {}
+def _comments() -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
+    """Dotted path -> (leading comments, content) of each YAML under ``conf/`` whose ``_target_`` it is."""
+    import yaml
+
+    found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
         text = path.read_text()
         lines = [
             line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line
         ]
         for target in re.findall(r"^_target_:\s*['\"]?([\w.]+)", text, re.MULTILINE):
-            found.setdefault(target, "\n".join(lines))
+            found.setdefault(target, []).append(("\n".join(lines), yaml.safe_load(text)))
     return found

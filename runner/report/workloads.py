@@ -53,7 +53,7 @@ def _recipe(config: Mapping[str, Any] | None) -> list[Html]:
     recipe = config.get("workload")
     if not isinstance(recipe, Mapping):
         return [none("no recipe: its config has none")]
-    parts = [(part, target) for part, target in cards.targets(recipe, "workload")]
+    parts = [(part, target) for part, target, _ in cards.targets(recipe, "workload")]
     said = [
         el("p", el("code", target), f": {cards.card(target).partition(chr(10))[0] or 'no description'}")
         for _, target in parts

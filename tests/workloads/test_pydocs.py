@@ -62,6 +62,17 @@ def test_it_needs_no_folder_and_fits_its_info():
     assert 20 <= workload.budget_samples / workload.eval_every <= 200
 
 
+@pytest.mark.parametrize(("width", "ratio"), [(64, 1), (128, 2)])
+def test_it_says_how_much_wider_it_is_than_its_settings(width: int, ratio: int):
+    workload = make(width=width)
+    workload.prepare(Path())
+    info = workload.build(0, CPU)[0].info
+    hidden = [name for name, kind in info.param_kind.items() if kind == "hidden"]
+    assert sorted(info.width) == sorted(hidden) and len(hidden) == 4
+    assert all(wide == ratio * base for wide, base in info.width.values())
+    assert sum(width in fans for fans in info.width.values()) == 3  # of the fourth, four times as many
+
+
 def test_a_third_of_the_budget_beats_the_frequencies_of_characters():
     workload = make()
     workload.prepare(Path())

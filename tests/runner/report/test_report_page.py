@@ -16,6 +16,7 @@ from runner.boards.board import Board, boards
 from runner.boards.inputs import Inputs, read, write_boards
 from runner.boards.publish import publish
 from runner.boards.rules import Rules
+from runner.config import compose
 from runner.errors import UserError
 from runner.report import write, write_folder
 from runner.report.__main__ import main
@@ -260,7 +261,18 @@ def test_the_card_of_a_method_of_the_project() -> None:
     ):
         assert card(nothing) == ""
     config = {"_target_": "a.B", "x": {"_target_": "c.D"}, "y": [{"_target_": "e.F"}], "z": 1}
-    assert list(targets(config)) == [("algorithm", "a.B"), ("x", "c.D"), ("y", "e.F")]
+    assert [found[:2] for found in targets(config)] == [("algorithm", "a.B"), ("x", "c.D"), ("y", "e.F")]
+
+
+@pytest.mark.parametrize(
+    ("name", "starts"), [("sgd", "SGD with heavy-ball"), ("nesterov", "SGD with Nesterov")]
+)
+def test_two_methods_of_one_class_have_their_own_cards(name: str, starts: str) -> None:
+    from runner.report.cards import card, targets
+
+    config = compose([f"algorithm={name}"])["algorithm"]
+    _, target, settings = next(found for found in targets(config) if found[0] == "optimizer")
+    assert card(target, settings).startswith(starts)
 
 
 def test_diverged_and_failed_cells_are_told(experiment: Path) -> None:
