@@ -14,9 +14,9 @@ from workloads.base import Data, Split, TensorWorkload
 class OneAgainstMany(TensorWorkload):
     """One row (0.5, −1) of class 1 and ``rows`` − 1 copies of (−0.5, −1) of class 0; aᵀθ from θ = 0.
 
-    Linearly separable with margin 0.447, in the second coordinate only by being outvoted. What is asked is how
-    many full-batch steps separate the training rows, so validation and test hold the two distinct rows at half
-    and at a quarter of their length: without a bias they are right (accuracy 1) exactly when those are.
+    What is asked is how many full-batch steps separate the training rows. So validation and test hold the two
+    distinct rows at half and at a quarter of their length: without a bias they are right (accuracy 1) exactly
+    when those are.
 
     Source: From Logistic Regression to the Perceptron Algorithm: Exploring Gradient Descent with Large Step
     Sizes (Tyurin 2025, arXiv 2412.08424), the worst case of its Table 1 at 1,000 rows.

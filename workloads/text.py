@@ -107,7 +107,8 @@ class LanguageModelling(TensorWorkload):
 
     def widths(self, model: nn.Module) -> Mapping[str, tuple[int, int]]:
         """The blocks' matrices; every fan-in is a multiple of the width."""
-        fans = {name: p.shape[1] for name, p in model.named_parameters() if p.dim() == 2 and "blocks." in name}
+        blocks = {name: p for name, p in model.named_parameters() if "blocks." in name and p.dim() == 2}
+        fans = {name: p.shape[1] for name, p in blocks.items()}
         return {name: (fan, fan * self.base_width // self.width) for name, fan in fans.items()}
 
     def _check_lengths(self, codes: Sequence[np.ndarray]) -> None:

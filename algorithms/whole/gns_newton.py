@@ -72,7 +72,8 @@ class GNSNewton(Algorithm):
         if info.model != "linear":
             return f"needs a model of few parameters: a linear one, this one is {info.model}"
         if info.num_parameters > self.max_parameters:
-            return f"needs at most {self.max_parameters} parameters (max_parameters), not {info.num_parameters:,}"
+            most = f"{self.max_parameters} parameters (max_parameters)"
+            return f"needs at most {most}, this model has {info.num_parameters:,}"
         return None
 
     def setup(self, task: Task) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
-from runner.errors import UserError
-from tests.conftest import Said
 from workloads.one_against_many import OneAgainstMany
 
 
