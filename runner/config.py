@@ -170,7 +170,7 @@ def explained(config_dirs: Sequence[Path] = (), overrides: Sequence[str] = ()) -
     try:
         yield
     except MissingConfigException as error:
-        raise UserError(_unknown_name(error)) from error
+        raise UserError(_unknown_name(error, config_dirs)) from error
     except ConfigCompositionException as error:
         raise UserError(_unknown_key(error, config_dirs, overrides)) from error
     except (HydraException, OmegaConfBaseException) as error:
@@ -181,9 +181,12 @@ def explained(config_dirs: Sequence[Path] = (), overrides: Sequence[str] = ()) -
         raise UserError(_first_line(error)) from error  # algorithm=3
 
 
-def _unknown_name(error: MissingConfigException) -> str:
+def _unknown_name(error: MissingConfigException, config_dirs: Sequence[Path]) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     options = [o for o in error.options or [] if o != presets.BASE]
+    if group.partition("/")[0] == "experiment":  # which may lie in folders
+        group, _, name = f"{group}/{name}".partition("/")
+        options = list(presets.listed(group, config_dirs))
     return f"unknown {group or 'config'} {name!r}: {nearest(name, options)}"
 
 

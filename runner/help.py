@@ -18,6 +18,7 @@ Train a training algorithm on a workload under a fair clock, and say when it rea
   python -m runner algorithm=adamw algorithm/loss=label_smoothing    another part
   python -m runner.score results/default                             the leaderboard; --publish freezes it
   python -m runner.compare results/default lion adamw                two algorithms, paired
+  python -m runner.methods lion                                      a method's card; no name: all of them
   python -m runner.check algorithm=lion                              is a method well-behaved?
   python -m runner.check workload=digits                             and a workload?
 """

@@ -59,8 +59,12 @@ def workloads(config_dirs: Sequence[Path] = ()) -> dict[str, str]:
 
 
 def listed(group: str, config_dirs: Sequence[Path] = ()) -> dict[str, str]:
-    """Every file of a group of ``conf/``, by name, with its one-line summary."""
-    return {path.stem: summary(path) for path in _yamls(group, config_dirs)}
+    """Every file of a group of ``conf/``, by name (``folder/name`` below it), with its one-line summary."""
+    names: dict[str, str] = {}
+    for folder in _folders(group, config_dirs):
+        for path in folder.rglob("[!_]*.yaml"):
+            names[path.relative_to(folder).with_suffix("").as_posix()] = summary(path)
+    return dict(sorted(names.items()))
 
 
 def embedded(config_dirs: Sequence[Path] = ()) -> list[str]:

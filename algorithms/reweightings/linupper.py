@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from algorithms.reweightings._common import check, place, softmax_weights
 from runner.batch import Batch
 from runner.task import Task
-
-SPREAD = 1e-6  # least spread of the losses that counts as one
 
 
 class LinUpper:
@@ -34,16 +33,11 @@ class LinUpper:
     """
 
     def __init__(self, r: float = 0.4, warmup: float = 0.05) -> None:
-        if not r > 0:
-            raise ValueError(f"r must be above 0, got {r}")
-        if not 0 <= warmup < 1:
-            raise ValueError(f"warmup must lie in [0, 1), got {warmup}")
+        check(r, warmup)
         self.r, self.warmup = r, warmup
 
     def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
         """Weights, (B,), that sum to B, from the rows' losses, (B,)."""
         if task.progress < self.warmup:
             return torch.ones_like(losses)
-        low, high = torch.aminmax(losses)
-        h = (2 * losses - (high + low)) / (high - low).clamp(min=SPREAD)
-        return len(losses) * torch.softmax((h + 1).clamp(max=1) / self.r, dim=0)
+        return softmax_weights((place(losses) + 1).clamp(max=1), self.r)

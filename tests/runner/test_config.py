@@ -16,6 +16,7 @@ from runner.presets import implied
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["+experiment=claims/lr_dg"], r"unknown experiment 'claims/lr_dg': did you mean claims/lr_gd"),
         (["algorithm=adamv"], r"unknown algorithm 'adamv': did you mean .*adamw"),
         (["workload=digit"], r"unknown workload 'digit': did you mean .*digits"),
         (["algorithm/optimizer=adamv"], r"unknown algorithm/optimizer 'adamv': did you mean .*adamw"),
