@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 ParamsT = Iterable[Tensor] | Iterable[dict[str, Any]]
 Closure = Callable[[], Any]
+Lists = tuple[list[Tensor], list[Tensor]]
+BLOCK = 1 << 18  # numbers
 
 
 def non_negative(**values: float) -> None:
@@ -52,3 +54,18 @@ def with_grad(group: dict[str, Any], method: str) -> tuple[list[Tensor], list[Te
     if any(g.is_sparse for g in grads):
         raise RuntimeError(f"{method} does not support sparse gradients")
     return params, grads
+
+
+def in_blocks(group: dict[str, Any], method: str) -> Iterator[Lists]:
+    """:func:`with_grad`, in the pieces of :func:`cut`; none where nothing has a gradient."""
+    return cut(*with_grad(group, method))
+
+
+def cut(params: list[Tensor], grads: list[Tensor]) -> Iterator[Lists]:
+    """Pieces of both lists: on a CPU some 2¹⁸ numbers, which its cache keeps from operation to operation."""
+    start, numbers = 0, 0
+    for end, p in enumerate(params, 1):
+        numbers += p.numel() if p.device.type == "cpu" else 0
+        if numbers >= BLOCK or end == len(params):
+            yield params[start:end], grads[start:end]
+            start, numbers = end, 0

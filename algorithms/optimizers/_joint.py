@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import with_grad
+from algorithms.optimizers._common import in_blocks
 
 
 class Part(NamedTuple):
-    """The parameters of one group that have a gradient, and their gradients."""
+    """The parameters of one group, or of a block of it, that have a gradient, and their gradients."""
 
     group: dict[str, Any]
     params: list[Tensor]
@@ -40,9 +40,9 @@ class Joint(torch.optim.Optimizer):
         self.shared = {}
 
     def parts(self) -> list[Part]:
-        """Every group with a gradient anywhere."""
-        found = (Part(group, *with_grad(group, type(self).__name__)) for group in self.param_groups)
-        return [part for part in found if part.params]
+        """What has a gradient: every group, on a CPU in blocks."""
+        name = type(self).__name__
+        return [Part(group, *block) for group in self.param_groups for block in in_blocks(group, name)]
 
     def state_dict(self) -> dict[str, Any]:
         """State by parameter number, hyperparameters, and what is shared."""
@@ -66,7 +66,13 @@ def norm(tensors: Sequence[Tensor]) -> Tensor:
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Inner product of two lists of tensors of one device, 0-d, in float32 or better."""
     # Two copies and one dot product: fewer and longer kernels than a product and a sum a tensor.
-    return torch.dot(_vector(a), _vector(b))
+    return torch.dot(vector(a), vector(b))
+
+
+def vector(tensors: Sequence[Tensor]) -> Tensor:
+    """All entries in one vector, in float32 or better; a view where that can be."""
+    flat = [t.flatten() for t in tensors]
+    return precise(flat[0] if len(flat) == 1 else torch.cat(flat))
 
 
 def precise(t: Tensor) -> Tensor:
@@ -77,7 +83,3 @@ def precise(t: Tensor) -> Tensor:
 def joined(lists: Iterable[Sequence[Tensor]]) -> list[Tensor]:
     """All tensors in one list."""
     return [t for tensors in lists for t in tensors]
-
-
-def _vector(tensors: Sequence[Tensor]) -> Tensor:
-    return precise(torch.cat([t.flatten() for t in tensors]))

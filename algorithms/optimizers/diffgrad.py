@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative, with_grad
+from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
 
 
 class DiffGrad(torch.optim.Optimizer):
@@ -59,8 +59,7 @@ class DiffGrad(torch.optim.Optimizer):
         """Update every parameter that has a gradient; returns what ``closure`` gives."""
         loss = evaluate(closure)
         for group in self.param_groups:
-            params, grads = with_grad(group, "DiffGrad")
-            if params:
+            for params, grads in in_blocks(group, "DiffGrad"):
                 self._update(group, params, grads)
         return loss
 
@@ -75,7 +74,10 @@ class DiffGrad(torch.optim.Optimizer):
         torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
         if group["legacy_alias"]:
             last = [g if s["step"] > 1 else old for s, g, old in zip(states, grads, last, strict=True)]
-        steps = torch._foreach_sub(last, grads)
+            steps = list(torch._foreach_sub(last, grads))
+        else:
+            steps = last  # its memory; the gradients go there in the end
+            torch._foreach_sub_(steps, grads)
         torch._foreach_abs_(steps)
         torch._foreach_sigmoid_(steps)
         torch._foreach_mul_(steps, m)

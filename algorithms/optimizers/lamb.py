@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative, with_grad
+from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
 
 
 class Lamb(torch.optim.Optimizer):
@@ -61,22 +61,19 @@ class Lamb(torch.optim.Optimizer):
         """Update every parameter that has a gradient; returns what ``closure`` gives."""
         loss = evaluate(closure)
         for group in self.param_groups:
-            params, grads = with_grad(group, "LAMB")
-            if params:
+            for params, grads in in_blocks(group, "LAMB"):
                 self._update(group, params, grads)
         return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         updates = self._adam(group, params, grads)
-        if group["weight_decay"] != 0:
-            torch._foreach_add_(updates, params, alpha=group["weight_decay"])
         layers = [i for i, p in enumerate(params) if group["adapt_1d"] or p.ndim > 1]
         if layers:
             _stretch([updates[i] for i in layers], [params[i] for i in layers])
         torch._foreach_add_(params, updates, alpha=-group["lr"])
 
     def _adam(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-        beta1, beta2 = group["betas"]
+        (beta1, beta2), decay = group["betas"], group["weight_decay"]
         states = [self._advance(p) for p in params]
         m, v = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
         torch._foreach_lerp_(m, grads, 1 - beta1)
@@ -86,9 +83,13 @@ class Lamb(torch.optim.Optimizer):
         corrections = [math.sqrt(1 - beta2 ** s["step"]) for s in states]
         scales = torch._foreach_sqrt(v)
         torch._foreach_add_(scales, [c * group["eps"] for c in corrections])
-        updates = torch._foreach_div(m, scales)
         factors = [c / (1 - beta1 ** s["step"]) for c, s in zip(corrections, states, strict=True)]
-        torch._foreach_mul_(updates, factors)
+        if decay != 0:
+            updates = torch._foreach_mul(params, decay)
+            torch._foreach_addcdiv_(updates, m, scales, factors)
+        else:
+            updates = torch._foreach_div(m, scales)
+            torch._foreach_mul_(updates, factors)
         return list(updates)
 
     def _advance(self, p: Tensor) -> dict[str, Any]:

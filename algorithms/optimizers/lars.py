@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, evaluate, non_negative, with_grad
+from algorithms.optimizers._common import Closure, ParamsT, evaluate, in_blocks, non_negative
 
 VARIANTS = ("2017", "paper")
 
@@ -68,8 +68,7 @@ class Lars(torch.optim.Optimizer):
         """Update every parameter that has a gradient; returns what ``closure`` gives."""
         loss = evaluate(closure)
         for group in self.param_groups:
-            params, grads = with_grad(group, "LARS")
-            if params:
+            for params, grads in in_blocks(group, "LARS"):
                 (_step_2017 if group["variant"] == "2017" else _step_paper)(
                     group, params, grads, [self._momentum(p) for p in params]
                 )
@@ -87,28 +86,25 @@ Tensors = list[Tensor]
 
 def _step_2017(group: dict[str, Any], params: Tensors, grads: Tensors, momenta: Tensors) -> None:
     decay, trust = group["weight_decay"], group["trust"]
-    pulls = list(torch._foreach_mul(_decayed(group, params, grads), group["lr"]))
+    pulls = _decayed(group, params, grads)
     layers = _layers(group, params)
     if layers:
         x, g = _norms([params[i] for i in layers]), _norms([grads[i] for i in layers])
         ratios = torch.where((x > 0) & (g > 0), trust * x / (g + decay * x), 1.0)
-        torch._foreach_mul_([pulls[i] for i in layers], list(ratios.unbind()))
+        pulls = _stretched(pulls, layers, ratios)
     torch._foreach_mul_(momenta, group["momentum"])
-    torch._foreach_add_(momenta, pulls)
+    torch._foreach_add_(momenta, pulls, alpha=group["lr"])
     torch._foreach_sub_(params, momenta)
 
 
 def _step_paper(group: dict[str, Any], params: Tensors, grads: Tensors, momenta: Tensors) -> None:
     torch._foreach_lerp_(momenta, _decayed(group, params, grads), 1 - group["momentum"])
     layers = _layers(group, params)
-    updates = list(momenta)
+    updates = momenta
     if layers:
-        chosen = [momenta[i] for i in layers]
-        x, m = _norms([params[i] for i in layers]), _norms(chosen)
+        x, m = _norms([params[i] for i in layers]), _norms([momenta[i] for i in layers])
         ratios = torch.where((x > 0) & (m > 0), x / m, 1.0)
-        stretched = torch._foreach_mul(chosen, list(ratios.unbind()))
-        for i, update in zip(layers, stretched, strict=True):
-            updates[i] = update
+        updates = _stretched(momenta, layers, ratios)
     torch._foreach_add_(params, updates, alpha=-group["lr"])
 
 
@@ -120,6 +116,15 @@ def _decayed(group: dict[str, Any], params: Tensors, grads: Tensors) -> Tensors:
 def _layers(group: dict[str, Any], params: Tensors) -> list[int]:
     """Positions of the tensors that have a ratio."""
     return [i for i, p in enumerate(params) if group["adapt_1d"] or p.ndim > 1]
+
+
+def _stretched(tensors: Tensors, layers: list[int], ratios: Tensor) -> Tensors:
+    """The tensors, those of ``layers`` times their ratio."""
+    stretched = list(tensors)
+    scaled = torch._foreach_mul([tensors[i] for i in layers], list(ratios.unbind()))
+    for i, t in zip(layers, scaled, strict=True):
+        stretched[i] = t
+    return stretched
 
 
 def _norms(tensors: Tensors) -> Tensor:

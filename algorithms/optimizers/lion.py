@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative, with_grad
+from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
 
 
 class Lion(torch.optim.Optimizer):
@@ -50,8 +50,7 @@ class Lion(torch.optim.Optimizer):
         """Update every parameter that has a gradient; returns what ``closure`` gives."""
         loss = evaluate(closure)
         for group in self.param_groups:
-            params, grads = with_grad(group, "Lion")
-            if params:
+            for params, grads in in_blocks(group, "Lion"):
                 self._update(group, params, grads)
         return loss
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative
-from algorithms.optimizers._joint import Joint, Part, inner, precise
+from algorithms.optimizers._joint import Joint, Part, precise, vector
 
 
 class MomoAdam(Joint):
@@ -87,14 +87,16 @@ class MomoAdam(Joint):
     def _update(self, parts: list[Part], loss: Tensor) -> None:
         shared = self.shared or {"step": 0, "loss": torch.zeros_like(loss), "slope": torch.zeros_like(loss)}
         t = shared["step"] + 1
+        root = math.sqrt(1 - self.beta2**t)
         slope, reach, square = (torch.zeros_like(loss) for _ in range(3))
         updates: list[list[Tensor]] = []
         for part in parts:
-            m, u = self._direction(part, t)
+            m, u = self._direction(part, root)
             updates.append(u)
-            slope = slope + inner(part.grads, part.params)
-            reach = reach + inner(m, part.params) / _shrink(part.group)
-            square = square + inner(m, u) / _shrink(part.group)
+            x, momentum = vector(part.params), vector(m)
+            slope = slope + torch.dot(vector(part.grads), x)
+            reach = reach + torch.dot(momentum, x) / _shrink(part.group)
+            square = square + torch.dot(momentum, vector(u)) * (root / _shrink(part.group))
         loss = torch.lerp(loss, shared["loss"], self.beta1)
         slope = torch.lerp(slope, shared["slope"], self.beta1)
         self.shared = {"step": t, "loss": loss, "slope": slope}
@@ -102,14 +104,14 @@ class MomoAdam(Joint):
         excess = (loss - gained * self.lower_bound - slope + reach).clamp_min(0)
         self._tau = torch.where(square > 0, excess / square, 0.0)
         for part, u in zip(parts, updates, strict=True):
-            tau = self._tau.clamp_max(part.group["lr"] / gained).to(part.params[0].dtype)
-            torch._foreach_mul_(u, tau)
+            tau = self._tau.clamp_max(part.group["lr"] / gained)
+            torch._foreach_mul_(u, (tau * root).to(part.params[0].dtype))
             torch._foreach_sub_(part.params, u)
             if part.group["weight_decay"] != 0:
                 torch._foreach_div_(part.params, _shrink(part.group))
 
-    def _direction(self, part: Part, t: int) -> tuple[list[Tensor], list[Tensor]]:
-        """m and m/D."""
+    def _direction(self, part: Part, root: float) -> tuple[list[Tensor], list[Tensor]]:
+        """m and m/D/root: with D = (√v + root·ε) / root, the division moves into numbers."""
         for p in part.params:
             if not self.state[p]:
                 self.state[p] = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
@@ -117,9 +119,8 @@ class MomoAdam(Joint):
         torch._foreach_lerp_(m, part.grads, 1 - self.beta1)
         torch._foreach_mul_(v, self.beta2)
         torch._foreach_addcmul_(v, part.grads, part.grads, 1 - self.beta2)
-        scales = torch._foreach_div(v, 1 - self.beta2**t)
-        torch._foreach_sqrt_(scales)
-        torch._foreach_add_(scales, part.group["eps"])
+        scales = torch._foreach_sqrt(v)
+        torch._foreach_add_(scales, root * part.group["eps"])
         return m, list(torch._foreach_div(m, scales))
 
     def report(self) -> dict[str, float]:

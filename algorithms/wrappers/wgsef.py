@@ -29,6 +29,34 @@ class Layer(NamedTuple):
     members: list[Tensor]
     group: int
 
+    @property
+    def weight(self) -> float:
+        """Numbers in a group."""
+        return sum(m.numel() for m in self.members) / len(self.members[0])
+
+
+class Stack(NamedTuple):
+    """Blocks of layers, each with k groups of its own, that share a strength; as rows of one matrix.
+
+    Attributes:
+        blocks: number of the block -> its layers.
+        there: where a row's entries are among the groups in a row, those past its end at the last, (B·n,).
+        back: where the groups are in the matrix.
+        weights: d, 0 past the end of a row, (B, n).
+        k: groups that may stay, (B, 1).
+    """
+
+    blocks: dict[int, list[Layer]]
+    there: Tensor
+    back: Tensor
+    weights: Tensor
+    k: Tensor
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Of all blocks."""
+        return [layer for block in self.blocks.values() for layer in block]
+
 
 class WGSEF(Wrapped):
     """WGSEF: the proximal step of the convex envelope of "at most k groups are not zero, plus ½‖θ‖²".
@@ -86,7 +114,7 @@ class WGSEF(Wrapped):
         super().__init__(optimizer)
         self.keep, self.strength, self.ramp, self.by_size, self.scope = keep, strength, ramp, by_size, scope
         self.project_at = math.inf if project_at is None else project_at
-        self._blocks: list[list[Layer]] = []
+        self._stacks: dict[int, Stack] = {}  # by parameter group
 
     @staticmethod
     def compatible(info: Info) -> str | None:
@@ -99,7 +127,11 @@ class WGSEF(Wrapped):
             self.base.setup(task)  # pyright: ignore[reportAttributeAccessIssue]
         of = {id(p): i for i, group in enumerate(self.param_groups) for p in group["params"]}
         layers = [Layer(m, of[id(m[0])]) for m in rows(task.model, grouped(task.info)) if id(m[0]) in of]
-        self._blocks = [layers] if self.scope == "global" else [[layer] for layer in layers]
+        blocks = ([layers] if layers else []) if self.scope == "global" else [[layer] for layer in layers]
+        alike: dict[int, dict[int, list[Layer]]] = {}
+        for number, block in enumerate(blocks):
+            alike.setdefault(block[0].group, {})[number] = block
+        self._stacks = {group: self._stack(of) for group, of in alike.items()}
 
     def step(self, closure: Closure | None = None, **given: Any) -> Any:
         """The base's step, which gets all that is given."""
@@ -111,67 +143,78 @@ class WGSEF(Wrapped):
         if hasattr(self.base, "after_step"):
             self.base.after_step(task)  # pyright: ignore[reportAttributeAccessIssue]
         climb = 1.0 if self.ramp == 0 else min(1.0, task.progress / self.ramp)
-        for number, block in enumerate(self._blocks):
+        for group, stack in self._stacks.items():
             if task.progress >= self.project_at:
-                _scale(block, self._mask(number, block))
+                _scale(stack.layers, torch.cat([self._mask(*item) for item in stack.blocks.items()]))
                 continue
-            strength = self.strength * climb * self.param_groups[block[0].group]["lr"]
+            strength = self.strength * climb * self.param_groups[group]["lr"]
             if strength > 0:
-                norms, weights = self._norms(block), self._weights(block)
-                u = shares(norms, weights, self._left(norms), strength)
-                _scale(block, u / (u + strength * weights))
+                norms = _norms(stack.layers)
+                padded = torch.cat([norms, norms.new_zeros(1)])[stack.there].view_as(stack.weights)
+                u = shares(padded, stack.weights, stack.k, strength)
+                factors = (u / (u + strength * stack.weights)).flatten()
+                _scale(stack.layers, factors[stack.back])
 
     def report(self) -> dict[str, float]:
         """The base's scalars, and the share of groups that are 0."""
         scalars: dict[str, float] = getattr(self.base, "report", dict)()
-        if not self._blocks:
+        if not self._stacks:
             return scalars
-        norms = torch.cat([self._norms(block) for block in self._blocks])
+        norms = torch.cat([_norms(stack.layers) for stack in self._stacks.values()])
         return scalars | {"zero_groups": float((norms == 0).double().mean())}
 
     def _mask(self, number: int, block: list[Layer]) -> Tensor:
         key = f"mask {number}"
         if key not in self.shared:
-            norms = self._norms(block)
-            largest = norms.topk(self._left(norms)).indices
+            norms = _norms(block)
+            largest = norms.topk(self._left(len(norms))).indices
             self.shared[key] = torch.zeros_like(norms).index_fill(0, largest, 1.0)
         return self.shared[key]
 
-    def _left(self, norms: Tensor) -> int:
-        return max(1, round(self.keep * len(norms)))
+    def _left(self, groups: int) -> int:
+        return max(1, round(self.keep * groups))
 
-    def _norms(self, block: list[Layer]) -> Tensor:
-        return torch.cat([torch.stack([_squares(m) for m in members]).sum(0) for members, _ in block]).sqrt()
+    def _stack(self, blocks: dict[int, list[Layer]]) -> Stack:
+        sizes = [sum(len(layer.members[0]) for layer in block) for block in blocks.values()]
+        total, longest = sum(sizes), max(sizes)
+        there = torch.full((len(sizes), longest), total)
+        weights = torch.zeros(len(sizes), longest, dtype=torch.float64)
+        start = 0
+        for row, (size, block) in enumerate(zip(sizes, blocks.values(), strict=True)):
+            there[row, :size] = torch.arange(start, start + size)
+            of = [
+                w for layer in block for w in [layer.weight if self.by_size else 1.0] * len(layer.members[0])
+            ]
+            weights[row, :size] = torch.tensor(of, dtype=torch.float64)
+            start += size
+        back = (there.flatten() < total).nonzero().flatten()
+        k = torch.tensor([[float(self._left(size))] for size in sizes], dtype=torch.float64)
+        device = next(iter(blocks.values()))[0].members[0].device
+        return Stack(blocks, *(t.to(device) for t in (there.flatten(), back, weights, k)))
 
-    def _weights(self, block: list[Layer]) -> Tensor:
-        return torch.cat([
-            m[0].new_full((len(m[0]),), sum(t.numel() for t in m) / len(m[0]) if self.by_size else 1.0,
-                          dtype=torch.float64)
-            for m, _ in block
-        ])  # fmt: skip
 
-
-def shares(norms: Tensor, weights: Tensor, k: int, strength: float) -> Tensor:
-    """u of the groups, (n,): 1 where at most ``k`` norms are above 0, else what adds up to ``k``.
+def shares(norms: Tensor, weights: Tensor, k: int | Tensor, strength: float) -> Tensor:
+    """u of the groups, (…, n): 1 where at most ``k`` norms are above 0, else what adds up to ``k``.
 
     Args:
-        norms: t ≥ 0, (n,) float64.
-        weights: d > 0, (n,).
-        k: groups, at least 1.
+        norms: t ≥ 0, (…, n) float64.
+        weights: d > 0, (…, n); 0 for what is no group, its norm 0 too.
+        k: groups, at least 1; one for all, or float64, (…, 1).
         strength: λ' > 0.
     """
+    wanted = k if isinstance(k, Tensor) else norms.new_full((*norms.shape[:-1], 1), float(k))
     slopes, offset = weights.sqrt() * norms, strength * weights
     # Σ clip(α·slope − offset, 0, 1) is piecewise linear in α: walk along its corners to where it is k.
     safe = torch.where(slopes > 0, slopes, 1.0)
-    corners = torch.cat([offset / safe, (1 + offset) / safe])
-    order = corners.argsort()
-    corners, bends = corners[order], torch.cat([slopes, -slopes])[order]
-    incline = bends.cumsum(0)[:-1]
-    values = torch.cat([incline.new_zeros(1), (incline * corners.diff()).cumsum(0)])
-    at = torch.searchsorted(values, values.new_full((1,), float(k))).clamp(1, len(values) - 1)
-    alpha = corners[at] - (values[at] - k) / incline[at - 1].clamp_min(torch.finfo(values.dtype).tiny)
+    corners, order = torch.cat([offset / safe, (1 + offset) / safe], -1).sort(-1)
+    incline = torch.cat([slopes, -slopes], -1).gather(-1, order).cumsum(-1)[..., :-1]
+    climbed = (incline * corners.diff()).cumsum(-1)
+    values = torch.cat([torch.zeros_like(wanted), climbed], -1)
+    at = torch.searchsorted(values, wanted).clamp(1, values.shape[-1] - 1)
+    slope = incline.gather(-1, at - 1).clamp_min(torch.finfo(values.dtype).tiny)
+    alpha = corners.gather(-1, at) - (values.gather(-1, at) - wanted) / slope
     u = (alpha * slopes - offset).clamp(0, 1)
-    return torch.where((norms > 0).sum() <= k, 1.0, u)
+    return torch.where((norms > 0).sum(-1, keepdim=True) <= wanted, 1.0, u)
 
 
 def grouped(info: Info) -> list[str]:
@@ -198,13 +241,18 @@ def rows(model: nn.Module, names: Sequence[str]) -> list[list[Tensor]]:
     return found
 
 
-def _squares(m: Tensor) -> Tensor:
-    """Squared norms of the rows, (n,) float64."""
-    return m.detach().double().view(len(m), -1).square().sum(1)
+def _norms(layers: list[Layer]) -> Tensor:
+    """Norms of all groups, (n,) float64."""
+    return torch.cat([
+        torch.linalg.vector_norm(torch.cat([m.detach().flatten(1) if m.ndim > 1 else m.detach()[:, None]
+                                            for m in layer.members], 1), dim=1, dtype=torch.float64)
+        for layer in layers
+    ])  # fmt: skip
 
 
-def _scale(block: list[Layer], factors: Tensor) -> None:
-    sizes = [len(layer.members[0]) for layer in block]
-    for layer, piece in zip(block, factors.split(sizes), strict=True):
-        for m in layer.members:
-            m.mul_(piece.to(m.dtype).view(-1, *[1] * (m.ndim - 1)))
+def _scale(layers: list[Layer], factors: Tensor) -> None:
+    pieces = factors.to(layers[0].members[0].dtype).split([len(layer.members[0]) for layer in layers])
+    pairs = [(m, f) for layer, f in zip(layers, pieces, strict=True) for m in layer.members]
+    torch._foreach_mul_(
+        [m for m, _ in pairs], [f.to(m.dtype).view(-1, *[1] * (m.ndim - 1)) for m, f in pairs]
+    )
