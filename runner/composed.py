@@ -6,7 +6,8 @@ wrapped optimizer → average
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -87,12 +88,25 @@ class Composed(Algorithm):
         task.reweighting = self.single.get("reweighting")
         groups = self.single["groups"](task) if "groups" in self.single else [{"params": task.params}]
         self.optimizer = build_part("optimizer", self._optimizer_spec, groups)
+        _scale(self.optimizer.param_groups)
         for name, spec in self._wrapper_specs.items():
             self.optimizer = build_part(f"wrapper.{name}", spec, self.optimizer)
         for _, part in self._named_parts():
             if hasattr(part, "setup"):
                 part.setup(task)
         self._bind(task)
+
+    def restart(self, task: Task, beginning: Mapping[str, Any]) -> None:
+        """Begin a second phase: new initial weights, and every part as it was set up.
+
+        Args:
+            task: the cell's.
+            beginning: a deep copy of :meth:`state_dict`, from right behind :meth:`setup`.
+        """
+        task.reset_model()
+        self.load_state_dict(copy.deepcopy(dict(beginning)))
+        if hasattr(self._average, "setup"):
+            self._average.setup(task)  # pyright: ignore[reportOptionalMemberAccess]  it starts at the present weights
 
     def _bind(self, task: Task) -> None:
         # Everything a step calls, looked up once.
@@ -237,3 +251,11 @@ def _uniform(task: Task) -> Batch:
 
 def _backprop(task: Task, batch: Batch) -> Tensor:
     return task.backward(batch)
+
+
+def _scale(groups: Iterable[dict[str, Any]]) -> None:
+    """Take the factors of a group into what the optimizer has filled in."""
+    for group in groups:
+        for key in ("lr", "weight_decay"):
+            if f"{key}_scale" in group and key in group:
+                group[key] = group[key] * group[f"{key}_scale"]

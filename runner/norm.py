@@ -1,4 +1,4 @@
-"""Batch-norm statistics: finding them, and estimating them anew."""
+"""Batch-norm statistics: finding them, and estimating them anew; modules in evaluation mode for a while."""
 
 from __future__ import annotations
 
@@ -42,3 +42,16 @@ def frozen_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, each of ``modules`` (not its children) is in evaluation mode: no dropout."""
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in zip(modules, modes, strict=True):
+            module.training = training

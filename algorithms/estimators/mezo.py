@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from runner.batch import Batch
-from runner.norm import batch_norms, frozen_statistics
+from runner.norm import batch_norms, evaluation_mode, frozen_statistics
 from runner.task import Task
 
 CHUNK = 1 << 20  # numbers of z that exist at a time, unless one parameter alone has more
@@ -115,16 +114,3 @@ def chunks(params: Sequence[Tensor], size: int = CHUNK) -> Iterator[list[Tensor]
         run.append(p)
     if run:
         yield run
-
-
-@contextmanager
-def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Inside, each of ``modules`` (not its children) is in evaluation mode: no dropout."""
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in zip(modules, modes, strict=True):
-            module.training = training

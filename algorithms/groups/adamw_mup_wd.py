@@ -37,7 +37,6 @@ class AdamWMupWd:
         if width_ratio is not None and not width_ratio > 0:
             raise ValueError(f"width_ratio must be greater than 0, got {width_ratio}")
         self.width_ratio = width_ratio
-        self._scaled: list[tuple[dict[str, Any], float]] = []
 
     def __call__(self, task: Task) -> list[dict[str, Any]]:
         """A group for each ratio, and one for the other parameters."""
@@ -50,22 +49,11 @@ class AdamWMupWd:
                 matrices.setdefault(self._ratio(task, name), []).append(p)
             else:
                 others.append(p)
-        self._scaled = [({"params": params}, ratio) for ratio, params in sorted(matrices.items())]
-        rest = [{"params": others, "weight_decay": 0.0}] if others else []
-        return [group for group, _ in self._scaled] + rest
-
-    def setup(self, task: Task) -> None:
-        """Scale what the optimizer has filled in.
-
-        Raises:
-            RuntimeError: where it did not, because it copies the groups that it is given.
-        """
-        for group, ratio in self._scaled:
-            if "lr" not in group:
-                raise RuntimeError("adamw_mup_wd needs an optimizer that keeps its groups, such as adamw")
-            group["lr"] /= ratio
-            if "weight_decay" in group:
-                group["weight_decay"] *= math.sqrt(ratio)
+        hidden = [
+            {"params": params, "lr_scale": 1 / ratio, "weight_decay_scale": math.sqrt(ratio)}
+            for ratio, params in sorted(matrices.items())
+        ]
+        return hidden + ([{"params": others, "weight_decay": 0.0}] if others else [])
 
     def _ratio(self, task: Task, name: str) -> float:
         if self.width_ratio is not None:

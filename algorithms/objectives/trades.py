@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from algorithms.estimators.mezo import evaluation_mode
 from algorithms.objectives._common import cross_entropy, divergence, logits_of
 from runner.batch import Batch, Info
 from runner.kinds import NO_CLASSES
+from runner.norm import evaluation_mode
 from runner.task import Task
 
 JITTER = 1e-3  # spread of the random start: at x itself the divergence has no gradient

@@ -103,11 +103,7 @@ class RefinedSchedule(Algorithm):
         norms = torch.stack(self.norms).double().tolist() if self.norms else [1.0]
         self.curve = refine(norms, self.tau, POWER[self.norm], self.floor)
         self.norms = []
-        task.reset_model()
-        self.inner.load_state_dict(copy.deepcopy(self._beginning))
-        average: Any = self.inner.single.get("average")
-        if hasattr(average, "setup"):
-            average.setup(task)  # it starts at the present weights
+        self.inner.restart(task, self._beginning)
 
     @torch.no_grad()
     def _record(self, params: list[Tensor], grads: list[Tensor]) -> None:

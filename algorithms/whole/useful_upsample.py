@@ -97,11 +97,7 @@ class UsefulUpsample(Algorithm):
         late = self._late(task)
         everything = torch.arange(task.data.n, device=late.device)
         self.rows = torch.cat([everything, everything[late].repeat(self.copies - 1)])
-        task.reset_model()
-        self.inner.load_state_dict(copy.deepcopy(self._beginning))
-        average = self.inner.single.get("average")
-        if average is not None and hasattr(average, "setup"):
-            average.setup(task)  # it starts at the present weights
+        self.inner.restart(task, self._beginning)
 
     def _late(self, task: Task) -> Tensor:
         """Which rows of the training set are learned late, (n,) bool."""

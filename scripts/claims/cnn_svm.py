@@ -13,13 +13,10 @@ PAPER = {
     ("fashion_mnist", "softmax"): 0.9186,
 }
 NOTES = """The paper's network, loss and optimizer (Adam, lr 1e-3, batches of 128, no schedule), {steps:,}
-steps
-where it has 10,000; n = 1 run each, as there. One run says little: on 10,000 test rows the standard error
-of an
-accuracy of 99 % is 0.1 points, of 91 % 0.3. The last evaluation counts, not the best one. Accuracy is of
-argmax(z); the author's code scores argmax(sign(z)), which understates the SVM. Five thousand training rows
-are
-the validation split, as there."""
+steps where it has 10,000; n = 1 run each, as there. One run says little: on 10,000 test rows the standard
+error of an accuracy of 99 % is 0.1 points, of 91 % 0.3. The last evaluation counts, not the best one.
+Accuracy is of argmax(z); the author's code scores argmax(sign(z)), which understates the SVM. Five thousand
+training rows are the validation split, as there."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:

@@ -9,14 +9,12 @@ from scripts.claims._claim import Claim, Row, Run, grouped, mean, spread, table,
 SHOWN = {"sgd": "uncompressed", "ef": "EF", "ef21": "EF21", "econtrol": "EControl"}
 STALLS = 10  # times EControl's gradient
 SETTING = """Logistic regression on a9a, its 29,305 training rows sorted by label and dealt to five workers:
-three
-have negative rows alone, one a fifth positive ones, one positive rows alone. Each sends its largest
-coordinate
-of 124 a step. SGD without momentum at a constant learning rate; η is 1e-3. EControl and EF21 send their first
-gradient whole.
+three have negative rows alone, one a fifth positive ones, one positive rows alone. Each sends its largest
+coordinate of 124 a step. SGD without momentum at a constant learning rate; η is 1e-3. EControl and EF21
+send their first gradient whole.
 
-Norm of the gradient over all training rows after 2,000 steps, each worker's whole shard at every step (n = 1:
-nothing is random), and megabytes sent by all workers:"""
+Norm of the gradient over all training rows after 2,000 steps, each worker's whole shard at every step (nothing
+is random, n = 1), and megabytes sent by all workers:"""
 LOSSES = "Validation loss after 10,000 steps of 32 rows a worker, mean (range) of three studies:"
 
 

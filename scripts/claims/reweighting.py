@@ -16,13 +16,11 @@ WEIGHTS = (LINUPPER, "quadratic", "extremes")
 LEVEL = 0.05
 HEAD = ("workload", "weights", "lr", "hit", "steps, median", "ratio", "p")
 NOTES = """Steps to the workload's target on validation loss. The learning rate is the best of those tried,
-for
-each weighting apart (most hits, then fewest steps by their median). Ratios are geometric means over the
-studies
-that both hit, p is Wilcoxon's on those studies; with three no p below 0.25 is possible, with five none below
-0.06, so no one row can be separable: the verdict pools LinUpper's pairs of all workloads and temperatures,
-which
-are not independent (they share the uniform runs). LinUpper starts after 5 % of the budget."""
+for each weighting apart (most hits, then fewest steps by their median). Ratios are geometric means over the
+studies that both hit, p is Wilcoxon's on those studies; with three no p below 0.25 is possible, with five
+none below 0.06, so no one row can be separable: the verdict pools LinUpper's pairs of all workloads and
+temperatures, which are not independent (they share the uniform runs). LinUpper starts after 5 % of the
+budget."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:

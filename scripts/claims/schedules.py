@@ -11,9 +11,9 @@ TWICE = "refined, twice the budget"
 ORDER = (*COMMON, "refined", TWICE)
 NOTES = """AdamW under the schedule named, with 5 % warm-up (the refined one makes its own), learning rates
 1e-4, 3e-4, …, 1e-1, {studies} studies, all run to the end of the budget. The rate is the one with the best
-mean of the last validation values; shown is the last test value, mean (range). ← best of the five; * the rate
-is at the edge of those tried. Accuracy on digits and cifar10_synthetic, loss elsewhere. With n = {studies} a
-difference inside the ranges is none."""
+mean of the last validation values; shown is the last test value, mean (range). ← best of the five; * the
+rate is at the edge of those tried. Accuracy on digits and cifar10_synthetic, loss elsewhere. With n =
+{studies} a difference inside the ranges is none."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:

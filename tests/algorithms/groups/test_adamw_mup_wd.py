@@ -132,13 +132,14 @@ def test_a_schedule_scales_the_scaled_rates_and_a_run_resumes() -> None:
     assert_resumes(lambda: Composed(ADAMW, Linear, groups=lambda: AdamWMupWd(4.0)), two_layers)
 
 
-def test_an_optimizer_that_copies_its_groups_is_refused() -> None:
+def test_an_optimizer_that_copies_its_groups_gets_the_factors_too() -> None:
     class Copies(Muon):
         def add_param_group(self, param_group: dict[str, Any]) -> None:
             super().add_param_group({"use_muon": False} | param_group)
 
-    with pytest.raises(RuntimeError, match="needs an optimizer that keeps its groups"):
-        groups_of(two_layers(), AdamWMupWd(2.0), Copies)
+    (_, lr, decay), (_, lr_others, none) = groups_of(two_layers(), AdamWMupWd(4.0), Copies)
+    usual = Copies([torch.ones(1)]).defaults["weight_decay"]
+    assert (lr, decay, none) == (pytest.approx(lr_others / 4), pytest.approx(2 * usual), 0)
 
 
 def test_preset_and_bad_values() -> None:
