@@ -13,8 +13,8 @@ three have negative rows alone, one a fifth positive ones, one positive rows alo
 coordinate of 124 a step. SGD without momentum at a constant learning rate; η is 1e-3. EControl and EF21
 send their first gradient whole.
 
-Norm of the gradient over all training rows after 2,000 steps, each worker's whole shard at every step (nothing
-is random, n = 1), and megabytes sent by all workers:"""
+Norm of the gradient over all training rows after 2,000 steps, each worker's whole shard at every step
+(nothing is random, n = 1), and megabytes sent by all workers:"""
 LOSSES = "Validation loss after 10,000 steps of 32 rows a worker, mean (range) of three studies:"
 
 

@@ -10,11 +10,11 @@ TARGET = 0.95
 SOFTMAX, STABLEMAX, PERPGRAD = "softmax", "StableMax", "softmax, ⊥Grad"
 LONG, EVERY = 100, 10  # runs with more evaluations than LONG keep every tenth
 HEAD = ("pairs", "method", "study", "epochs", "validation accuracy", "training loss", "gradient of softmax")
-NOTES = """The paper's network and AdamW (lr 0.01, ε 1e-25, no weight decay, constant), full batches, float32;
-StableMax's loss in float64, as there. β₂ is 0.999, with ⊥Grad 0.99. The paper's main runs train on 40 % of the
-pairs, some of its others on 70 %. A run ends at 95 % validation accuracy or at its budget, and the table shows
-its end. The last column is the norm of the softmax loss's gradient on the training rows, whatever is trained
-on: 0 is exactly that, no row would move a softmax any more."""
+NOTES = """The paper's network and AdamW (lr 0.01, ε 1e-25, no weight decay, constant), full batches,
+float32; StableMax's loss in float64, as there. β₂ is 0.999, with ⊥Grad 0.99. The paper's main runs train on
+40 % of the pairs, some of its others on 70 %. A run ends at 95 % validation accuracy or at its budget, and
+the table shows its end. The last column is the norm of the softmax loss's gradient on the training rows,
+whatever is trained on: 0 is exactly that, no row would move a softmax any more."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:
