@@ -282,7 +282,11 @@ def test_a_checkpoint_that_does_not_fit_means_starting_over(tmp_path: Path, dama
     ("parts", "kills"),
     [
         ([], 3),
-        (["algorithm=ema", "algorithm/estimator=sam", "algorithm/wrapper=mechanic"], 3),
+        pytest.param(
+            ["algorithm=ema", "algorithm/estimator=sam", "algorithm/wrapper=mechanic"],
+            3,
+            marks=pytest.mark.slow,
+        ),
         pytest.param(["algorithm=ema", "algorithm/estimator=sam"], 10, marks=pytest.mark.slow),
     ],
 )

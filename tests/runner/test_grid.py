@@ -21,6 +21,7 @@ SMALL = ("workload.target=null", "workload.budget_samples=1280", "log=none")
 GRID = ("algorithm=adamw,lion", "workload=breast_cancer,digits")
 
 
+@pytest.mark.slow
 def test_inline_and_local_give_the_same_tables(command: Command, tmp_path: Path) -> None:
     for launcher in ("inline", "local"):
         done = command("-m", *GRID, *SMALL, f"hydra/launcher={launcher}", f"name={launcher}")
@@ -80,6 +81,7 @@ def test_local_runs_of_wandb_come_with_the_line_that_uploads_them(
     assert f"2 local W&B runs; upload: wandb sync {tmp_path}/default/wandb/offline-run-*" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_of_80_columns_shows_the_grid_and_its_cells(tmp_path: Path) -> None:
     args = ["-m", "algorithm=adamw,lion", "workload=digits", "workload.target=null", "log=none",
             "workload.budget_samples=16000", f"results_dir={tmp_path}"]  # fmt: skip

@@ -78,6 +78,7 @@ MIXED = [
 ]
 
 
+@pytest.mark.slow
 def test_one_warm_worker_gives_the_table_that_a_process_per_cell_gives(tmp_path: Path) -> None:
     tables, pids = [], []
     for warm in (True, False):
@@ -102,6 +103,7 @@ def test_cells_side_by_side_keep_to_cores_of_their_own(tmp_path: Path) -> None:
     assert not any(c.folder.manifest()["hardware"]["cores"] != 1 for c in cells)
 
 
+@pytest.mark.slow
 def test_a_worker_sees_its_gpu_alone_and_a_shared_one_counts_as_contended(tmp_path: Path) -> None:
     cells = [faulty(tmp_path, "Tells", f"study={s}") for s in range(2)]
     jobs = [Job(job.path, "cuda", 1) for job in submitted(*cells)]
@@ -114,6 +116,7 @@ def test_a_worker_sees_its_gpu_alone_and_a_shared_one_counts_as_contended(tmp_pa
     assert told(shared)["gpu"] == "5" and shared.folder.status()["summary"]["contended"] is True
 
 
+@pytest.mark.slow
 def test_a_killed_workers_cell_goes_on_from_its_checkpoint_in_another(tmp_path: Path) -> None:
     args = ["checkpoint_every=0.2", "workload.budget_samples=16000"]
     cells = [small(tmp_path, *args, f"study={s}") for s in range(2)]
@@ -136,6 +139,7 @@ def test_a_killed_workers_cell_goes_on_from_its_checkpoint_in_another(tmp_path: 
     assert [result(c) for c in cells] == [result(c) for c in undisturbed]
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_worker_twice_has_failed_and_the_rest_goes_on(tmp_path: Path) -> None:
     bad, good = faulty(tmp_path, "Killed"), small(tmp_path)
     with Scheduler(Slots.here(workers=1), watcher := Watcher()) as scheduler:
@@ -156,6 +160,7 @@ def test_a_cell_that_kills_its_worker_once_is_none_the_worse(
     assert c.state() == "done" and len(watcher.again_) == 1
 
 
+@pytest.mark.slow
 def test_a_process_in_which_a_cell_failed_trains_no_other(tmp_path: Path) -> None:
     bad, good, pids = faulty(tmp_path, "Raises"), small(tmp_path), []
     watcher = Watcher(lambda _job, _event: pids.append(next(iter(scheduler._busy)).pid))
@@ -165,6 +170,7 @@ def test_a_process_in_which_a_cell_failed_trains_no_other(tmp_path: Path) -> Non
     assert pids[0] != pids[-1] == good.folder.status()["pid"]
 
 
+@pytest.mark.slow
 def test_an_idle_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     first, second = small(tmp_path), small(tmp_path, "study=1")
     with Scheduler(Slots.here(workers=1), watcher := Watcher()) as scheduler:
@@ -275,6 +281,7 @@ def test_a_cell_that_another_process_trains_is_waited_for(tmp_path: Path) -> Non
     assert watcher.statuses[c.folder.path]["summary"] == {"by": "the other"}
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_leaves_behind_is_taken_over(tmp_path: Path) -> None:
     c = small(tmp_path, "workload.budget_samples=640000", "checkpoint_every=0.01")
     c.submit()
@@ -323,6 +330,7 @@ def test_the_last_word_of_a_cell_stands_when_its_process_dies_behind_it(tmp_path
     assert record_death(c.folder.path, -9, out_of_memory=False) == done == c.folder.status()
 
 
+@pytest.mark.slow
 def test_workers_that_have_left_leave_nothing_behind(tmp_path: Path) -> None:
     cells = [small(tmp_path, "workload.budget_samples=64", f"study={s}") for s in range(5)]
     with Scheduler(Slots.here(workers=1), Watcher(), warm=False) as scheduler:
@@ -330,6 +338,7 @@ def test_workers_that_have_left_leave_nothing_behind(tmp_path: Path) -> None:
         assert len(scheduler._leaving) <= 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_behind_a_child_of_its_own_is_noticed(tmp_path: Path) -> None:
     c = faulty(tmp_path, "KilledWithAChild")
     began = time.monotonic()

@@ -163,6 +163,7 @@ def test_what_was_synced_is_not_logged_again(tmp_path: Path) -> None:
     assert rows_of(first) + rows_of(second) == c.folder.evals()
 
 
+@pytest.mark.slow
 def test_a_warm_worker_logs_cell_after_cell_and_takes_the_service_with_it(tmp_path: Path) -> None:
     cells = [
         cell(tmp_path, f"study={s}", "workload.budget_samples=9600", "checkpoint_every=0.01") for s in (0, 1)

@@ -40,6 +40,7 @@ def best_by_study(tmp_path: Path) -> dict[tuple[str, int, int], float]:
     return evals.groupby(["label", "study", "trial"])["validation/loss"].min().to_dict()
 
 
+@pytest.mark.slow
 def test_the_best_trial_of_all_is_rerun_and_its_median_taken(tmp_path: Path):
     search = ["--algorithms", "adamw,sgd", "--trials", "2", "--seeds", "3"]
     done = make_targets(tmp_path, *search)
@@ -67,6 +68,7 @@ def test_the_best_trial_of_all_is_rerun_and_its_median_taken(tmp_path: Path):
     assert again.stderr.count("(before)") == 7
 
 
+@pytest.mark.slow
 def test_known_hyperparameters_and_what_every_run_reaches(tmp_path: Path):
     tuned = ["--tuned", "adamw algorithm.optimizer.lr=0.1", "sgd", "--seeds", "2", "--take", "all"]
     done = make_targets(tmp_path, *tuned, "--share", "1", "--digits", "2")

@@ -39,6 +39,7 @@ def test_every_kind_of_new_method_conforms_as_written(checkout: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_its_own_test_passes_as_written(checkout: Path) -> None:
     done = python(checkout, "-m", "pytest", "tests/algorithms/losses/test_my_loss.py")
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
