@@ -93,7 +93,7 @@ class OptimizerLike(Protocol):
         ...
 
 
-# {"params": […], …}. The optimizer fills in what is missing; lr_scale and weight_decay_scale are factors on it.
+# {"params": […], …}. The optimizer fills in the rest; lr_scale and weight_decay_scale are factors on that.
 Groups = Callable[[Task], list[dict[str, Any]]]
 Wrapper = Callable[[torch.optim.Optimizer], OptimizerLike]
 Schedule = Callable[[float], float]

@@ -63,7 +63,9 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     changed = values.changed(config, default)
     preset = using.preset_choices(using.split(overrides)[0], files)
     config["label"] = config["label"] or labels.algorithm_label(files.choices, preset, changed)
-    _name_workload(config, changed, files.targets)
+    # Also where it is the workload's usual target: a variant has no other.
+    own_target = any(name_of(o) == "workload.target" and not o.endswith("=auto") for o in overrides)
+    _name_workload(config, changed, files.targets, own_target)
     ruleset = config.pop("ruleset", {})
     _set_trial(config, changed, ruleset.get("sequence", search.SCRAMBLED))
     config["targets"] = config["targets"].get("version")
@@ -73,14 +75,16 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in GRID_KEYS}
 
 
-def _name_workload(config: dict[str, Any], changed: Mapping[str, Any], targets: Mapping[str, Any]) -> None:
-    """Name and label of the workload, and the target of a variant: its own, or none."""
+def _name_workload(
+    config: dict[str, Any], changed: Mapping[str, Any], targets: Mapping[str, Any], own_target: bool
+) -> None:
+    """Name and label of the workload, and the target of a variant: the one asked for, its own, or none."""
     workload = config["workload"]
     name = workload["name"] = labels.workload_name(workload)
     config["workload_label"] = labels.workload_label(name, changed)
     other = labels.other_problem(changed)
     entry = targets.get(labels.workload_label(name, other) if other else target_key(name, workload))
-    if "workload.target" in changed:
+    if own_target or "workload.target" in changed:
         entry = None
     elif other:
         workload["target"] = None if entry is None else entry["target"]

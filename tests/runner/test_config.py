@@ -80,6 +80,14 @@ def test_a_target_that_was_not_reproduced_is_marked(overrides: list[str], provis
     assert config["provisional"] is provisional and config["workload"]["target"] is not None
 
 
+@pytest.mark.parametrize(
+    ("given", "target"), [([], None), (["workload.target=0.95"], 0.95), (["workload.target=auto"], None)]
+)
+def test_a_variant_has_the_target_that_is_asked_for(given: list[str], target: float | None) -> None:
+    variant = ["workload=grok_modadd", "workload.train_fraction=0.7", "workload.batch_size=8938", *given]
+    assert compose(variant)["workload"]["target"] == target
+
+
 def test_a_target_belongs_to_the_data_it_was_set_on(monkeypatch: pytest.MonkeyPatch) -> None:
     known = compose(["workload=tiny_lm_pydocs"])["workload"]
     monkeypatch.setattr("workloads.pydocs.data_id", lambda: "another text")
