@@ -49,15 +49,17 @@ def judge(rows: Sequence[Row]) -> str:
          f"{row['grad_norm']:.1e}")
         for row in last
     ]  # fmt: skip
-    return "\n".join(["; ".join(parts) + ".", "", NOTES, "", table(HEAD, lines)])
+    verdict = "Validation accuracy: " + "; ".join(parts) + "."
+    return "\n".join([verdict, "", NOTES, "", table(HEAD, lines)])
 
 
 def _told(share: float, name: str, last: Sequence[Row]) -> str:
     hit = [row["hit"] for row in last if row["hit"]]
     where = f"{name} on {share:.0%} of the pairs"
     if not hit:
-        best, epochs = max(row["validation"] for row in last), max(row["epochs"] for row in last)
-        return f"{where} does not generalise within {epochs:,} epochs (validation accuracy {best:.4f})"
+        ends, epochs = sorted(row["validation"] for row in last), max(row["epochs"] for row in last)
+        span = f"{ends[0]:.3f}" if len(ends) == 1 else f"{ends[0]:.3f} to {ends[-1]:.3f}"
+        return f"{where} ends at {span} after {epochs:,} epochs"
     when = f"{min(hit):,}" if min(hit) == max(hit) else f"{min(hit):,} to {max(hit):,}"
     return f"{where} generalises in {len(hit)} of {len(last)} runs, after {when} epochs"
 
