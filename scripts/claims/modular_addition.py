@@ -44,7 +44,7 @@ def judge(rows: Sequence[Row]) -> str:
     ]
     parts = [_told(share, name, own) for (share, name), own in grouped(last, "share", "method").items()]
     lines = [
-        (f"{row['share']:.0%}", row["method"], str(row["study"]), f"{row['epochs']:,}",
+        (f"{row['share']:.0%}", str(row["method"]), str(row["study"]), f"{row['epochs']:,}",
          f"{row['hit']:,}" if row["hit"] else "", f"{row['validation']:.4f}", f"{row['train_loss']:.1e}",
          f"{row['grad_norm']:.1e}")
         for row in last

@@ -18,10 +18,10 @@ HEAD = ("workload and level", "weights", "lr", "hit", "steps, median", "ratio", 
 NOTES = """Steps to a level of validation loss: the one that every run with uniform weights reaches at its
 best learning rate, and not below the workload's target, where runs end. The learning rate is the best of
 those tried, for each weighting apart (most hits, then fewest steps by their median). Ratios are geometric
-means over the studies that both hit, p is Wilcoxon's on those; with three no p below 0.25 is possible,
-with five none below 0.06, so no one row can be separable: the verdict pools LinUpper's pairs of all
-workloads and temperatures, which are not independent (they share the uniform runs). LinUpper starts after
-5 % of the budget."""
+means over the studies that both hit, p is Wilcoxon's, in which a miss is slower than every hit; with
+three no p below 0.25 is possible, with five none below 0.06, so no one row can be separable: the verdict
+pools LinUpper's pairs of all workloads and temperatures, which are not independent (they share the
+uniform runs). LinUpper starts after 5 % of the budget."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:
@@ -121,11 +121,13 @@ def _best(rows: Sequence[Row]) -> list[Row]:
 def _logs(own: Sequence[Row], base: Sequence[Row]) -> list[float]:
     other = {row["study"]: row["steps"] for row in base}
     pairs = [(row["steps"], other[row["study"]]) for row in own]
-    return [math.log(a / b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+    # A miss is beyond every ratio; where both missed nobody was faster.
+    return [math.log(a) - math.log(b) for a, b in pairs if math.isfinite(a) or math.isfinite(b)]
 
 
 def _ratio(logs: Sequence[float]) -> str:
-    return f"{math.exp(statistics.fmean(logs)):.2f}" if logs else ""
+    both = [log for log in logs if math.isfinite(log)]
+    return f"{math.exp(statistics.fmean(both)):.2f}" if both else ""
 
 
 def _p(logs: Sequence[float]) -> float:
