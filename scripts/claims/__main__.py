@@ -22,9 +22,8 @@ HEAD = """# Claims
 What papers say of their methods, tried as experiments of this project, and what came out; also where it did
 not. Each section is made from the rows in [results/claims](../results/claims) by
 `python -m scripts.claims --write`, and a test makes them again. The experiments are
-`+experiment=claims/<name>`; each takes at most 90 minutes on two cores. Other jobs ran beside them: times
-here
-are no measurements. A commit with a + had changes beside it.
+`+experiment=claims/<name>`; each takes at most 90 minutes on two cores. Other jobs ran beside them, so times
+here are no measurements. A commit with a + had changes beside it.
 """
 
 

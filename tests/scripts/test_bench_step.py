@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from scripts import bench_step
-from scripts.bench_step import Side, fresh, library, main, methods, observe, specs_of
+from scripts.bench_step import main
+from scripts.step_sides import Side, fresh, library, methods, observe, specs_of
 
 TINY = ["--side", "8", "--warmup", "1", "--windows", "2", "--steps", "2"]
 
