@@ -97,7 +97,7 @@ class Claim:
         facts = json.loads(self.facts.read_text())
         verdict, _, rest = self.judge(_from_csv(self.rows.read_text())).partition("\n")
         made = (
-            f"{facts['cells']:,} cells, {facts['minutes']:,.0f} core-minutes; {facts['hardware']}, "
+            f"{facts['cells']:,} cells, {facts['minutes']:,.0f} minutes of CPU time; {facts['hardware']}, "
             f"torch threads {facts['threads']}; commit {facts['commit']}."
         )
         lines = [f"## {self.title}", "", self.source, "", f"**{verdict}**", "", rest.strip(), ""]
@@ -198,7 +198,7 @@ def _facts(cells: Sequence[Row]) -> Row:
 
     return {
         "cells": len(cells),
-        "minutes": round(sum(cell["wall_seconds"] * cell["threads"] for cell in cells) / 60, 1),
+        "minutes": round(sum(cell["cpu_seconds"] for cell in cells) / 60, 1),
         "hardware": words("hardware"),
         "threads": words("threads"),
         "commit": ", ".join(sorted({c["commit"][:10] + ("+" if c["dirty"] else "") for c in cells})),

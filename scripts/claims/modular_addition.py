@@ -49,8 +49,22 @@ def judge(rows: Sequence[Row]) -> str:
          f"{row['grad_norm']:.1e}")
         for row in last
     ]  # fmt: skip
-    verdict = "Validation accuracy: " + "; ".join(parts) + "."
+    verdict = f"{_lead(last)}: {'; '.join(parts)}."
     return "\n".join([verdict, "", NOTES, "", table(HEAD, lines)])
+
+
+def _lead(last: Sequence[Row]) -> str:
+    by_method = grouped(last, "method")
+    generalised = {name: all(row["hit"] for row in own) for name, own in by_method.items()}
+    if generalised[SOFTMAX] or not generalised[PERPGRAD]:
+        return "Not reproduced"
+    if generalised[STABLEMAX]:
+        return "Reproduced"
+    apart = all(
+        min(row["validation"] for row in own[STABLEMAX]) > 2 * max(row["validation"] for row in own[SOFTMAX])
+        for own in (grouped(rows, "method") for rows in grouped(last, "share").values())
+    )
+    return "Reproduced in part, StableMax in direction alone" if apart else "Reproduced in part"
 
 
 def _told(share: float, name: str, last: Sequence[Row]) -> str:
@@ -59,7 +73,7 @@ def _told(share: float, name: str, last: Sequence[Row]) -> str:
     if not hit:
         ends, epochs = sorted(row["validation"] for row in last), max(row["epochs"] for row in last)
         span = f"{ends[0]:.3f}" if len(ends) == 1 else f"{ends[0]:.3f} to {ends[-1]:.3f}"
-        return f"{where} ends at {span} after {epochs:,} epochs"
+        return f"{where} ends at a validation accuracy of {span} after {epochs:,} epochs"
     when = f"{min(hit):,}" if min(hit) == max(hit) else f"{min(hit):,} to {max(hit):,}"
     return f"{where} generalises in {len(hit)} of {len(last)} runs, after {when} epochs"
 
