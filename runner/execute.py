@@ -146,9 +146,7 @@ class CellRun:
         workload.prepare(Path(config["data_dir"]))
         compile_seconds = self._warm_up(workload)
 
-        torch.manual_seed(self.seed)
-        task, evaluate = workload.build(self.seed, self.device)
-        algorithm = self._algorithm(task)
+        task, evaluate, algorithm = self._fresh(workload)
         # Between submission and now, in a queue perhaps, the code may have been edited: what runs counts.
         sources = source.loaded_hashes(config)
         made_by = {"source": source.combined(sources), "sources": sources}
@@ -167,6 +165,12 @@ class CellRun:
         ended = self.loop.run()
         self._finish(ended, compile_seconds, usage)
 
+    def _fresh(self, workload: Any) -> tuple[Task, Evaluate, Algorithm]:
+        """The cell as it begins, before set-up; the same each time."""
+        torch.manual_seed(self.seed)
+        task, evaluate = workload.build(self.seed, self.device)
+        return task, evaluate, self._algorithm(task)
+
     def _algorithm(self, task: Task) -> Algorithm:
         algorithm: Algorithm = build_part("algorithm", self.config["algorithm"], prefix="")
         reason = algorithm.compatible(task.info)
@@ -179,18 +183,15 @@ class CellRun:
         steps = self.config.get("warmup_steps", 3)
         if not steps:
             return 0.0
-        torch.manual_seed(self.seed)
-        task, _ = workload.build(self.seed, self.device)
-        return warm_up(task, self._algorithm(task), steps)
+        task, _, algorithm = self._fresh(workload)
+        return warm_up(task, algorithm, steps)
 
     def _diagnostics(self, workload: Any, algorithm: Algorithm) -> Diagnostics:
         specs = self.config.get("diagnostics") or {}
         parts = {name: build_part(name, spec, prefix="diagnostics.") for name, spec in specs.items()}
 
         def rebuild() -> tuple[Task, Algorithm]:
-            torch.manual_seed(self.seed)
-            task, _ = workload.build(self.seed, self.device)
-            again = self._algorithm(task)
+            task, _, again = self._fresh(workload)
             task.model.train()
             again.setup(task)
             return task, again

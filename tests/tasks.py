@@ -206,3 +206,11 @@ def assert_resumes(
     for key, value in task.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[key], value), f"{key} differs after resuming"
     assert resumed.cost == task.cost
+
+
+def evaluated(algorithm: Composed, task: Task) -> Tensor:
+    """The weights that an evaluation sees, end to end; a copy."""
+    algorithm.enter_eval(task)
+    values = torch.cat([p.detach().flatten() for p in task.params]).clone()
+    algorithm.exit_eval(task)
+    return values

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from runner.batch import Batch
+from runner.task import Task
+
 SPREAD = 1e-6  # least spread of the losses that counts as one
 
 
@@ -14,14 +17,32 @@ def place(losses: Tensor) -> Tensor:
     return (2 * losses - (high + low)) / (high - low).clamp(min=SPREAD)
 
 
-def softmax_weights(scores: Tensor, r: float) -> Tensor:
-    """B · softmax(scores / r), (B,): weights that sum to B."""
-    return len(scores) * torch.softmax(scores / r, dim=0)
+class ByPlace:
+    """Softmax weights of a score of each loss's place, and plain means at the start.
 
+    A subclass says how places become scores.
 
-def check(r: float, warmup: float) -> None:
-    """Raise ValueError for a temperature not above zero or a warm-up outside [0, 1)."""
-    if not r > 0:
-        raise ValueError(f"r must be above 0, got {r}")
-    if not 0 <= warmup < 1:
-        raise ValueError(f"warmup must lie in [0, 1), got {warmup}")
+    Args:
+        r: temperature, above 0; large ones give uniform weights.
+        warmup: share of the budget with uniform weights, in [0, 1).
+
+    Raises:
+        ValueError: for an r not above zero or a warm-up outside [0, 1).
+    """
+
+    def __init__(self, r: float = 0.4, warmup: float = 0.05) -> None:
+        if not r > 0:
+            raise ValueError(f"r must be above 0, got {r}")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup must lie in [0, 1), got {warmup}")
+        self.r, self.warmup = r, warmup
+
+    def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
+        """Weights, (B,), that sum to B, from the rows' losses, (B,)."""
+        if task.progress < self.warmup:
+            return torch.ones_like(losses)
+        return len(losses) * torch.softmax(self.scores(place(losses)) / self.r, dim=0)
+
+    def scores(self, h: Tensor) -> Tensor:
+        """Of places ``h`` in [−1, 1], (B,)."""
+        raise NotImplementedError

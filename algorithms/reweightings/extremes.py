@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from algorithms.reweightings._common import check, place, softmax_weights
-from runner.batch import Batch
-from runner.task import Task
+from algorithms.reweightings._common import ByPlace
 
 
-class Extremes:
+class Extremes(ByPlace):
     """Softmax weights that are largest at both ends of the batch's range of losses.
 
     Paper: Sow et al. 2025, Dynamic Loss-Based Sample Reweighting (ICLR 2025), and the authors' code.
@@ -32,12 +29,6 @@ class Extremes:
         ValueError: for an r not above zero or a warm-up outside [0, 1).
     """
 
-    def __init__(self, r: float = 0.4, warmup: float = 0.05) -> None:
-        check(r, warmup)
-        self.r, self.warmup = r, warmup
-
-    def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
-        """Weights, (B,), that sum to B, from the rows' losses, (B,)."""
-        if task.progress < self.warmup:
-            return torch.ones_like(losses)
-        return softmax_weights(place(losses).abs(), self.r)
+    def scores(self, h: Tensor) -> Tensor:
+        """See :class:`ByPlace`."""
+        return h.abs()

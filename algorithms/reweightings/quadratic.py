@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from algorithms.reweightings._common import check, place, softmax_weights
-from runner.batch import Batch
-from runner.task import Task
+from algorithms.reweightings._common import ByPlace
 
 
-class Quadratic:
+class Quadratic(ByPlace):
     """Softmax weights that are largest in the middle of the batch's range of losses.
 
     Paper: Sow et al. 2025, Dynamic Loss-Based Sample Reweighting (ICLR 2025), and the authors' code,
@@ -33,12 +30,6 @@ class Quadratic:
         ValueError: for an r not above zero or a warm-up outside [0, 1).
     """
 
-    def __init__(self, r: float = 0.4, warmup: float = 0.05) -> None:
-        check(r, warmup)
-        self.r, self.warmup = r, warmup
-
-    def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
-        """Weights, (B,), that sum to B, from the rows' losses, (B,)."""
-        if task.progress < self.warmup:
-            return torch.ones_like(losses)
-        return softmax_weights(1 - place(losses).square(), self.r)
+    def scores(self, h: Tensor) -> Tensor:
+        """See :class:`ByPlace`."""
+        return 1 - h.square()

@@ -17,6 +17,7 @@ from tests.tasks import (
     assert_resumes,
     classification,
     conv_net,
+    evaluated,
     follow,
     from_problem,
     images,
@@ -25,13 +26,6 @@ from tests.tasks import (
 )
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
-
-
-def evaluated(algorithm: Composed, task: object) -> Tensor:
-    algorithm.enter_eval(task)  # type: ignore[arg-type]
-    values = torch.cat([p.detach().flatten() for p in task.params]).clone()  # type: ignore[attr-defined]
-    algorithm.exit_eval(task)  # type: ignore[arg-type]
-    return values
 
 
 def counting(values: list[float], decay: float, ramp: bool) -> list[float]:

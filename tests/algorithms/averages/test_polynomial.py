@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from algorithms.averages.polynomial import Polynomial
 from runner.build import build_part
@@ -17,19 +17,13 @@ from tests.tasks import (
     assert_resumes,
     classification,
     conv_net,
+    evaluated,
     follow,
     from_problem,
     images,
 )
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
-
-
-def evaluated(algorithm: Composed, task: object) -> Tensor:
-    algorithm.enter_eval(task)  # type: ignore[arg-type]
-    values = torch.cat([p.detach().flatten() for p in task.params]).clone()  # type: ignore[attr-defined]
-    algorithm.exit_eval(task)  # type: ignore[arg-type]
-    return values
 
 
 def means(values: list[float], gamma: float) -> list[float]:
