@@ -6,6 +6,7 @@ part put in. No registry to edit: the YAML files are the list.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -87,6 +88,12 @@ def summary(path: Path) -> str:
             continue
         return line[1:].strip() if line.startswith("#") else ""
     return ""
+
+
+def comments(path: Path) -> list[str]:
+    """The comment lines in front of everything else in a YAML, less a Hydra package header."""
+    leading = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return [line[1:].removeprefix(" ") for line in leading if not line.startswith("# @package")]
 
 
 def _written(config_dirs: Sequence[Path]) -> dict[str, Path]:

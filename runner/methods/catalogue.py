@@ -84,7 +84,7 @@ class Method:
     @functools.cached_property
     def card(self) -> Card:
         """Its docstring's; the YAML's comments where a library brings the class."""
-        return Card.parse(self._docstring or _comments(self.yaml))
+        return Card.parse(self._docstring or "\n".join(presets.comments(self.yaml)))
 
     @functools.cached_property
     def limits(self) -> str:
@@ -168,17 +168,6 @@ def _method(kind: str, path: Path) -> Method:
     if kind == "preset" and target:
         kind = "whole"
     return Method(path.stem, kind, presets.summary(path), path, target[1] if target else "")
-
-
-def _comments(path: Path) -> str:
-    """The comments in front of everything else, less the package header."""
-    lines = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line[1:].removeprefix(" "))
-    return "\n".join(lines)
 
 
 def _aspects(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:

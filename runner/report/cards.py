@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.paths import CONF, ROOT
+from runner.presets import comments
 
 KNOWN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 HOMES = ("algorithms", "workloads", "runner")  # packages whose files are read
@@ -80,9 +81,7 @@ def _comments() -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
         text = path.read_text()
-        lines = [
-            line[1:].strip() for line in text.splitlines() if line.startswith("#") and "@package" not in line
-        ]
+        words = "\n".join(map(str.strip, comments(path)))
         for target in re.findall(r"^_target_:\s*['\"]?([\w.]+)", text, re.MULTILINE):
-            found.setdefault(target, []).append(("\n".join(lines), yaml.safe_load(text)))
+            found.setdefault(target, []).append((words, yaml.safe_load(text)))
     return found
