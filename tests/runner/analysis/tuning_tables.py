@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from scripts.sim_tuning import searches
+
 MISS = math.inf
 
 
@@ -35,20 +37,8 @@ def draws(times: np.ndarray, hparams: Mapping[str, np.ndarray], studies: int = 1
 
     ``hparams`` are arrays of the same shape. The trials are spread over ``studies``.
     """
-    count, n = times.shape
-    per = -(-n // studies)
-    frame = pd.DataFrame(
-        {
-            "workload": np.repeat([f"w{i:05d}" for i in range(count)], n),
-            "label": "a",
-            "study": np.tile(np.arange(n) // per, count),
-            "trial": np.tile(np.arange(n) % per + 1, count),
-            "status": "done",
-            "samples_to_target": times.ravel(),
-            "samples": np.where(np.isfinite(times), times, 100.0).ravel(),
-        }
-    )
-    return frame.assign(**{f"hparam/{key}": values.ravel() for key, values in hparams.items()})
+    samples = np.where(np.isfinite(times), times, 100.0).ravel()
+    return searches(times, hparams, studies).assign(samples=samples)
 
 
 def within(low: pd.Series, truth: float, high: pd.Series) -> float:
