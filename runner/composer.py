@@ -31,7 +31,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from runner import presets
+from runner import presets, values
 from runner.errors import UserError
 from runner.overrides import is_listed, name_of
 from runner.paths import CONF
@@ -60,12 +60,14 @@ class Files:
         choices: config group -> file chosen.
         targets: the table of targets, which is big and stays out of the tree.
         counted: whether a value is made from the study or the trial.
+        given: what the user's own files set, as experiments do: those at the root of the config, by dotted key.
     """
 
     tree: bytes
     choices: dict[str, str]
     targets: dict[str, Any]
     counted: bool
+    given: dict[str, Any]
 
 
 class Composer:
@@ -118,6 +120,12 @@ class Composer:
         dropped = [f"~{g}" for g, c in preset.items() if c != "None" and g not in picked]
         return self.plain((*(f"{g}={c}" for g, c in sorted(picked.items())), *dropped), ())
 
+    def given(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """What the user sets, on the command line or in an experiment, by dotted key, the usual values too."""
+        groups, _ = self.split(overrides)
+        assigned = {name_of(o): _parsed(o).value() for o in overrides if not o.startswith("~")}
+        return self.files(groups).given | values.flatten(assigned)
+
     def preset_choices(self, groups: Sequence[str], files: Files) -> Mapping[str, str]:
         """What the algorithm's bare preset chooses."""
         preset = f"algorithm={files.choices['algorithm']}"
@@ -141,7 +149,17 @@ class Composer:
             del cfg["hydra"]
         table = self._repository.targets.get(f"targets/{choices.get('targets')}", {})
         counted = COUNTED.search(str(OmegaConf.to_container(cfg, resolve=False))) is not None
-        return Files(pickle.dumps(cfg), choices, table, counted)
+        return Files(pickle.dumps(cfg), choices, table, counted, self._given(groups))
+
+    def _given(self, groups: tuple[str, ...]) -> dict[str, Any]:
+        """What files at the root of the config set, but for the project's own ``config.yaml``."""
+        if all(name_of(o).partition("/")[0] in PLAIN_GROUPS for o in groups):
+            return {}  # they set keys of their own group alone
+        files = self._loader.compute_defaults_list("config", list(groups), RunMode.RUN).defaults
+        paths = [f.config_path for f in files if not f.package and not f.primary and f.config_path]
+        loaded = [self._repository.load_config(path) for path in paths]
+        trees = [OmegaConf.to_container(file.config, resolve=False) for file in loaded if file is not None]
+        return {k: v for tree in trees if isinstance(tree, dict) for k, v in values.flatten({str(k): v for k, v in tree.items()}).items()}
 
     def _resolved(self, groups: tuple[str, ...], keys: tuple[str, ...]) -> dict[str, Any]:
         cfg = self.tree(groups)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner import labels, presets, resources, search, values
-from runner.composer import Composer, composer, target_key
+from runner.composer import AUTO, Composer, composer, target_key
 from runner.errors import UserError, nearest
 from runner.overrides import cell_overrides, name_of, without_null
 
@@ -62,12 +62,13 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     values.check(config, default)
     changed = values.changed(config, default)
     preset = using.preset_choices(using.split(overrides)[0], files)
-    config["label"] = config["label"] or labels.algorithm_label(files.choices, preset, changed)
+    given = using.given(overrides)
+    pinned = _set_trial(config, given.keys() | changed.keys())
+    config["label"] = config["label"] or labels.algorithm_label(files.choices, preset, changed | pinned)
     # Also where it is the workload's usual target: a variant has no other.
-    own_target = any(name_of(o) == "workload.target" and not o.endswith("=auto") for o in overrides)
+    own_target = given.get("workload.target", AUTO) != AUTO
     _name_workload(config, changed, files.targets, own_target)
     ruleset = config.pop("ruleset", {})
-    _set_trial(config, changed, ruleset.get("sequence", search.SCRAMBLED))
     config["targets"] = config["targets"].get("version")
     config["ruleset"] = files.choices.get("ruleset") if ruleset else None
     _place(config, ruleset.get("budget_factor", 1))
@@ -91,13 +92,18 @@ def _name_workload(
     config["provisional"] = bool(entry and entry.get("provisional"))
 
 
-def _set_trial(config: dict[str, Any], changed: Mapping[str, Any], sequence: str) -> None:
-    """Put the trial's point of the search space in; what the user set stays."""
+def _set_trial(config: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Put the trial's point of the search space in. What is ``given`` stays; returned, to be named."""
     space = config["search_space"] = search.spaces(config["algorithm"])
+    pinned: dict[str, Any] = {}
     if config["trial"] > 0:
+        sequence = config.get("ruleset", {}).get("sequence", search.SCRAMBLED)
         point = search.point(space, config["study"], config["trial"], sequence)
-        search.put(config["algorithm"], {k: v for k, v in point.items() if f"algorithm.{k}" not in changed})
+        own = values.flatten({"algorithm": config["algorithm"]})
+        pinned = {key: own[key] for name in point if (key := f"algorithm.{name}") in given}
+        search.put(config["algorithm"], {k: v for k, v in point.items() if f"algorithm.{k}" not in pinned})
     config["algorithm"] = _without(config["algorithm"], NOT_TRAINING)
+    return pinned
 
 
 def _place(config: dict[str, Any], budget_factor: float) -> None:

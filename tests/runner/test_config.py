@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,24 @@ import pytest
 from runner.cell import identity
 from runner.config import algorithm_names, compose, hydra_ready, workload_names
 from runner.errors import UserError
+from runner.expand import expand
 from runner.presets import implied
+
+Experiments = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def experiments(tmp_path: Path) -> Experiments:
+    """Write experiments under a config folder by name; the folder comes back, in a list."""
+
+    def write(**yamls: str) -> list[Path]:
+        for name, yaml in yamls.items():
+            file = tmp_path / "experiment" / f"{name}.yaml"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"# @package _global_\n{yaml}\n")
+        return [tmp_path]
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -86,6 +104,13 @@ def test_a_target_that_was_not_reproduced_is_marked(overrides: list[str], provis
 def test_a_variant_has_the_target_that_is_asked_for(given: list[str], target: float | None) -> None:
     variant = ["workload=grok_modadd", "workload.train_fraction=0.7", "workload.batch_size=8938", *given]
     assert compose(variant)["workload"]["target"] == target
+
+
+def test_a_target_that_an_experiment_gives_is_the_variants(experiments: Experiments) -> None:
+    variant = "defaults: [override /workload: grok_modadd]\nworkload: {target: 0.95, train_fraction: 0.7"
+    dirs = experiments(mine=variant + ", batch_size: 8938}")
+    assert compose(["+experiment=mine"], dirs)["workload"]["target"] == 0.95
+    assert compose(["+experiment=mine", "workload.target=auto"], dirs)["workload"]["target"] is None
 
 
 def test_a_target_belongs_to_the_data_it_was_set_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +250,35 @@ def test_trials_are_points_of_the_search_space_and_overrides_win() -> None:
     assert config["label"] == "adamw"
     fixed = compose(["trial=3", "study=1", "algorithm.optimizer.lr=0.5"])
     assert fixed["algorithm"]["optimizer"]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        ("algorithm.optimizer.lr=3e-3", "lr", 3e-3),  # each of them the value of its file
+        ("algorithm.optimizer.weight_decay=0.01", "weight_decay", 0.01),
+        ("algorithm.optimizer={lr: 3e-3}", "lr", 3e-3),
+        ("++algorithm.optimizer.lr=0.003", "lr", 3e-3),
+        ("+experiment=mine", "lr", 3e-3),
+        ("+experiment=outer", "lr", 3e-3),
+    ],
+)
+def test_what_is_given_stays_in_a_trial_also_where_it_is_the_usual_value(
+    experiments: Experiments, given: str, key: str, value: float
+) -> None:
+    dirs = experiments(mine="algorithm: {optimizer: {lr: 3e-3}}", outer="defaults: [mine]\nname: x")
+    searched, pinned = compose(["trial=1"]), compose(["trial=1", given], dirs)
+    changed = {k: v for k, v in pinned["algorithm"]["optimizer"].items()
+               if v != searched["algorithm"]["optimizer"][k]}  # fmt: skip
+    assert changed == {key: value}
+    assert pinned["label"] == f"adamw[{key}={value:g}]"
+    assert compose([given], dirs)["label"] == "adamw"  # without a search there is nothing to tell apart
+
+
+def test_what_a_sub_grid_gives_stays_in_a_trial(experiments: Experiments) -> None:
+    dirs = experiments(mine="grid: [{algorithm.optimizer.lr: [3e-3, 1e-3]}]")
+    cells = [compose(o, dirs) for o in expand(["+experiment=mine", "trial=1"], dirs)]
+    assert [cell["algorithm"]["optimizer"]["lr"] for cell in cells] == [3e-3, 1e-3]
 
 
 def test_every_part_is_a_preset_of_its_own_name() -> None:
