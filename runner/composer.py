@@ -60,7 +60,7 @@ class Files:
         choices: config group -> file chosen.
         targets: the table of targets, which is big and stays out of the tree.
         counted: whether a value is made from the study or the trial.
-        given: what the user's own files set, as experiments do: those at the root of the config, by dotted key.
+        given: what files at the root of the config set, as experiments do, by dotted key.
     """
 
     tree: bytes
@@ -121,7 +121,7 @@ class Composer:
         return self.plain((*(f"{g}={c}" for g, c in sorted(picked.items())), *dropped), ())
 
     def given(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """What the user sets, on the command line or in an experiment, by dotted key, the usual values too."""
+        """What the user sets, by dotted key, on the command line or in an experiment."""
         groups, _ = self.split(overrides)
         assigned = {name_of(o): _parsed(o).value() for o in overrides if not o.startswith("~")}
         return self.files(groups).given | values.flatten(assigned)
@@ -157,9 +157,11 @@ class Composer:
             return {}  # they set keys of their own group alone
         files = self._loader.compute_defaults_list("config", list(groups), RunMode.RUN).defaults
         paths = [f.config_path for f in files if not f.package and not f.primary and f.config_path]
-        loaded = [self._repository.load_config(path) for path in paths]
-        trees = [OmegaConf.to_container(file.config, resolve=False) for file in loaded if file is not None]
-        return {k: v for tree in trees if isinstance(tree, dict) for k, v in values.flatten({str(k): v for k, v in tree.items()}).items()}
+        loaded = [file.config for path in paths if (file := self._repository.load_config(path))]
+        given: dict[str, Any] = {}
+        for tree in loaded:
+            given |= values.flatten(OmegaConf.to_container(tree, resolve=False))  # pyright: ignore[reportArgumentType]
+        return given
 
     def _resolved(self, groups: tuple[str, ...], keys: tuple[str, ...]) -> dict[str, Any]:
         cfg = self.tree(groups)
