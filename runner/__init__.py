@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from runner.notebook import run as run
     from runner.tables import load as load
     from runner.task import Task as Task
+
+# A terminal whose encoding lacks a character gets a replacement: every command begins with this import.
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):
+        _stream.reconfigure(errors="replace")
 
 # Resolved when asked for: `python -m runner --help` imports neither torch nor pandas.
 _HOMES = {

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner import labels, presets, resources, search, values
 from runner.composer import AUTO, Composer, composer, target_key
 from runner.errors import UserError, nearest
-from runner.overrides import cell_overrides, name_of, without_null
+from runner.overrides import cell_overrides, check_text, name_of, without_null
 
 __all__ = [
     "algorithm_names", "cell_overrides", "compose", "explained", "free_cores", "hydra_ready",
@@ -40,6 +40,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[
         UserError: for an unknown name or key (with the nearest known ones), or a bad value.
     """
     wanted = cell_overrides(overrides)
+    check_text(wanted)
     with explained(config_dirs, wanted), hydra_ready(config_dirs) as using:
         return _finished(using, wanted)
 

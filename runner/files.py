@@ -42,7 +42,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in ``path``; None when the file is absent or damaged."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to disk."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -60,7 +60,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a line file; a torn or damaged line and all after it are left out."""
     rows: list[dict[str, Any]] = []
     try:
-        text = path.read_text(errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return rows
     for line in text.splitlines(keepends=True):

@@ -24,7 +24,7 @@ def _git(*args: str) -> str | None:
     command = ["git", "-C", str(ROOT), *args]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=30, check=True
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

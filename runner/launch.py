@@ -55,13 +55,13 @@ class Launch:
 
     def add(self, names: Iterable[str]) -> None:
         """Note cells of this launch by the names of their folders, finished ones included."""
-        with (self.path / "cells.txt").open("a") as file:
+        with (self.path / "cells.txt").open("a", encoding="utf-8") as file:
             file.writelines(f"{name}\n" for name in names)
 
     def names(self) -> list[str]:
         """The cells that were noted."""
         try:
-            return (self.path / "cells.txt").read_text().splitlines()
+            return (self.path / "cells.txt").read_text(encoding="utf-8").splitlines()
         except OSError:
             return []
 

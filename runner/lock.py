@@ -173,7 +173,7 @@ def boot() -> str:
     """Tells apart what numbers its processes on its own: machines, boots of one, containers."""
     with contextlib.suppress(OSError):
         namespace = Path("/proc/self/ns/pid").readlink()
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {namespace}"
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text('utf-8').strip()} {namespace}"
     return ""
 
 
@@ -186,7 +186,7 @@ def _born(pid: int) -> str | None:
             return "some time"
         return None
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]
@@ -216,7 +216,7 @@ def _file_system_time(folder: Path) -> float:
 
 def _read(path: Path) -> Record:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -70,7 +70,7 @@ def facts(device: torch.device, workload: Any) -> dict[str, Any]:
 def cpu_name() -> str:
     """The processor's model name."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:
@@ -115,7 +115,7 @@ def _run_delay() -> float:
     total = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:
-            total += int(path.read_text().split()[1])
+            total += int(path.read_text(encoding="utf-8").split()[1])
         except (OSError, IndexError, ValueError):
             continue
     return total / 1e9

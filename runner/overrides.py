@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from runner.errors import UserError
 
 BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")  # text that Hydra reads as itself
 WORDS = ("null", "true", "false", "nan", "inf")  # and text that it does not
@@ -29,6 +32,23 @@ def without_null(override: str) -> str:
 def cell_overrides(overrides: Iterable[str]) -> list[str]:
     """The overrides that concern the cell itself, without those that configure Hydra."""
     return [without_null(o) for o in overrides if not o.lstrip("+~").startswith("hydra")]
+
+
+def check_text(overrides: Iterable[str]) -> None:
+    """Raise for what did not come as text in the locale's encoding: no file could hold it.
+
+    Raises:
+        UserError: which override, and what to do.
+    """
+    for override in overrides:
+        try:
+            override.encode()
+        except UnicodeEncodeError as error:
+            shown = override.encode(errors="replace").decode()
+            raise UserError(
+                f"{shown}: not text in this locale's encoding ({sys.getfilesystemencoding()}); "
+                "set LC_ALL=C.UTF-8, or write it in ASCII"
+            ) from error
 
 
 def assignment(key: str, value: Any) -> str:

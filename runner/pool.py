@@ -133,7 +133,7 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
     status = "oom" if out_of_memory else "failed"
     reason = one_line(f"out of memory: {reason}" if out_of_memory else reason)
     log = CellFolder(cell).log_file
-    tail = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+    tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
     try:
         lock = Lock.acquire(cell)
         if lock is not None:
@@ -151,12 +151,12 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
 def out_of_memory_kills() -> int:
     """How often the kernel has killed a process of this control group for memory; 0 where it does not say."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             base = "/sys/fs/cgroup/memory" if controllers == "memory" else "/sys/fs/cgroup"
             name = "memory.oom_control" if controllers == "memory" else "memory.events"
             file = Path(base + path) / name
             if controllers in ("", "memory") and file.exists():
-                counts = dict(entry.split() for entry in file.read_text().splitlines())
+                counts = dict(entry.split() for entry in file.read_text(encoding="utf-8").splitlines())
                 return int(counts.get("oom_kill", 0))
     return 0

@@ -71,7 +71,7 @@ def listed(group: str, config_dirs: Sequence[Path] = ()) -> dict[str, str]:
 def embedded(config_dirs: Sequence[Path] = ()) -> list[str]:
     """Workloads whose data is always there: small by contract, so that methods are checked on them."""
     pattern = re.compile(r"^data: (embedded|synthetic)\b", re.MULTILINE)
-    return [path.stem for path in _yamls("workload", config_dirs) if pattern.search(path.read_text())]
+    return [path.stem for path in _yamls("workload", config_dirs) if pattern.search(path.read_text("utf-8"))]
 
 
 def parts(config_dirs: Sequence[Path] = ()) -> Iterator[tuple[str, Path]]:
@@ -83,7 +83,7 @@ def parts(config_dirs: Sequence[Path] = ()) -> Iterator[tuple[str, Path]]:
 
 def summary(path: Path) -> str:
     """The first comment line of a YAML that is not a Hydra package header."""
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         if line.startswith("# @package"):
             continue
         return line[1:].strip() if line.startswith("#") else ""
@@ -92,7 +92,7 @@ def summary(path: Path) -> str:
 
 def comments(path: Path) -> list[str]:
     """The comment lines in front of everything else in a YAML, less a Hydra package header."""
-    leading = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    leading = itertools.takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
     return [line[1:].removeprefix(" ") for line in leading if not line.startswith("# @package")]
 
 

@@ -45,7 +45,7 @@ class CellFolder:
         import yaml
 
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return yaml.load(self.config_file.read_text(), Loader=loader)
+        return yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=loader)
 
     def manifest(self) -> dict[str, Any]:
         """How the numbers were made; empty when not written yet."""

@@ -194,7 +194,9 @@ def gpus() -> list[str]:
         return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return done.stdout.split()
@@ -205,7 +207,7 @@ def physical_cores(cpus: Sequence[int]) -> list[int]:
     first: dict[str, int] = {}
     for cpu in cpus:
         try:
-            siblings = Path(SIBLINGS.format(cpu)).read_text().strip()
+            siblings = Path(SIBLINGS.format(cpu)).read_text(encoding="utf-8").strip()
         except OSError:
             siblings = str(cpu)
         first.setdefault(siblings, cpu)

@@ -107,7 +107,7 @@ def _installed() -> tuple[Path, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _read(path: Path, name: str, _mtime: int) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(path.read_text(), filename=str(path))
+    tree = ast.parse(path.read_bytes(), filename=str(path))
     imports = tuple(_imports(tree, name, path.name == "__init__.py"))
     _strip_docstrings(tree)
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16], imports

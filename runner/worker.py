@@ -116,9 +116,9 @@ def own_output(path: Path) -> Iterator[None]:
 def open_or_null(path: Path) -> TextIO:
     """``path``, to append to; nowhere, where the disk does not let us."""
     try:
-        return path.open("a", buffering=1)
+        return path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
     except OSError:
-        return Path(os.devnull).open("a")
+        return Path(os.devnull).open("a", encoding="utf-8")
 
 
 def _follow_parent() -> None:

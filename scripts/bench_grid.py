@@ -168,7 +168,7 @@ def _usage(pid: int) -> tuple[int, float] | None:
 def _stat(pid: int) -> list[str] | None:
     """The fields of ``/proc/<pid>/stat`` from the state on."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
 
@@ -180,7 +180,7 @@ def watched(command: Sequence[str], output: Path) -> tuple[float, Watch]:
         RuntimeError: where it fails, with the last line that it printed.
     """
     watch = Watch()
-    with output.open("w") as file:
+    with output.open("w", encoding="utf-8") as file:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=_env())
         code = None
@@ -192,7 +192,7 @@ def watched(command: Sequence[str], output: Path) -> tuple[float, Watch]:
                 continue
         seconds = time.perf_counter() - started
     if code != 0:
-        lines = output.read_text().strip().splitlines() or ["no output"]
+        lines = output.read_text(encoding="utf-8").strip().splitlines() or ["no output"]
         raise RuntimeError(one_line(f"{' '.join(command[1:4])} … ended with exit code {code}: {lines[-1]}"))
     return seconds, watch
 
@@ -388,7 +388,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           + ", ".join(f"{key} {value}" for key, value in where.items()))  # fmt: skip
     if options.json is not None:
         record = {"machine": where, "results": [asdict(r) for r in results]}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

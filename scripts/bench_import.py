@@ -81,7 +81,7 @@ def tree(logs: Path, trials: int, evaluations: int) -> int:
             "meta_data_0.json": _metadata(metric, target),
         }
         for name, text in files.items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
             written += len(text)
     return written
 

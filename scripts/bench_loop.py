@@ -369,7 +369,7 @@ def main(argv: Sequence[str] | None = None) -> int:
           + ", ".join(f"{key} {value}" for key, value in where.items()))  # fmt: skip
     if options.json is not None:
         record = {"machine": where, "results": [asdict(r) for r in results]}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> tuple[float, ...]:
         command,
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         preexec_fn=lambda: os.sched_setaffinity(0, allowed[: options.cores]),
     )
     return tuple(map(float, done.stdout.split()))

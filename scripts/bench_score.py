@@ -111,7 +111,7 @@ def _run(cells: int, resamples: int, cores: int) -> tuple[float, float]:
         command,
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         preexec_fn=lambda: os.sched_setaffinity(0, allowed[:cores]),
     )
     seconds, memory = done.stdout.split()

@@ -44,7 +44,7 @@ class Shape:
     def write(self, path: Path, rows: int) -> None:
         """A file of that shape."""
         generator = torch.Generator().manual_seed(0)
-        with path.open("w") as file:
+        with path.open("w", encoding="utf-8") as file:
             for row in range(rows):
                 ids = torch.randperm(self.features, generator=generator)[: self.entries].sort().values + 1
                 ids[-1] = self.features if row == 0 else ids[-1]  # the file's largest index

@@ -62,7 +62,7 @@ def copies(results: Path, count: int) -> Path:
         for name, content in files.items():
             (path / name).write_bytes(content)
         if state != "done":
-            (path / "status.json").write_text(json.dumps({"status": state, "error": "a reason"}))
+            (path / "status.json").write_text(json.dumps({"status": state, "error": "a reason"}), "utf-8")
     return results / "bench"
 
 

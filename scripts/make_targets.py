@@ -222,9 +222,9 @@ def _crossings(study: Study, runs: Sequence[Run], target: float) -> list[float]:
 
 def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
     """Put the entry into the targets file, keeping the others."""
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text("utf-8"))
     content["values"] = dict(sorted({**(content["values"] or {}), name: entry}.items()))
-    head = "".join(line + "\n" for line in path.read_text().splitlines() if line.startswith("#"))
+    head = "".join(line + "\n" for line in path.read_text("utf-8").splitlines() if line.startswith("#"))
     write_text(path, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
 

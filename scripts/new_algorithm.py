@@ -39,7 +39,7 @@ def main() -> int:
     for path, text in files(arguments.name, arguments.part).items():
         target = arguments.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        target.write_text(text, encoding="utf-8")
         print(f"wrote {path}")
     print(f"next: python -m runner.check algorithm={arguments.name}")
     return 0
@@ -65,7 +65,7 @@ def files(name: str, part: str) -> dict[str, str]:
 
 def _filled(template: str, name: str, folder: str) -> str:
     title = "".join(word.capitalize() for word in name.split("_"))
-    text = (TEMPLATES / template).read_text()
+    text = (TEMPLATES / template).read_text(encoding="utf-8")
     text = text.replace("SUMMARY", f"{title}: what it does, in a line").replace("MyMethod", title)
     return text.replace("MODULE", f"algorithms.{folder}.{name}").replace("my_method", name)
 

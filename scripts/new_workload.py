@@ -32,7 +32,7 @@ def main() -> int:
     for path, text in files(arguments.name).items():
         target = arguments.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        target.write_text(text, encoding="utf-8")
         print(f"wrote {path}")
     print(f"next: python -m runner.check workload={arguments.name}")
     return 0
@@ -56,7 +56,7 @@ def files(name: str) -> dict[str, str]:
 
 def _filled(template: str, name: str) -> str:
     title = "".join(word.capitalize() for word in name.split("_"))
-    text = (TEMPLATES / template).read_text()
+    text = (TEMPLATES / template).read_text(encoding="utf-8")
     text = text.replace("SUMMARY", f"{title}: what is learnt from which data, in a line")
     return text.replace("MyWorkload", title).replace("my_workload", name)
 

@@ -153,7 +153,7 @@ def configs(folder: Path) -> dict[str, dict[str, Any]]:
         UserError: where they are absent or damaged.
     """
     try:
-        with gzip.open(folder / CONFIGS, "rt") as file:
+        with gzip.open(folder / CONFIGS, "rt", encoding="utf-8") as file:
             return {config["id"]: config for config in map(json.loads, file)}
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / CONFIGS} cannot be read: {one_line(str(error))}") from error
@@ -368,7 +368,7 @@ def _close(old: str, new: str) -> bool:
 
 def _unlike_text(path: Path, now: str) -> list[str]:
     try:
-        before = path.read_text()
+        before = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {one_line(str(error))}") from error
     lines = zip(before.splitlines(), now.splitlines(), strict=False)

@@ -60,7 +60,9 @@ def _card_fault(target: str) -> str | None:
 def declared(target: str) -> Rows | None:
     """The cost that a target's card declares, or the comments of its YAML; None where neither does."""
     texts = (
-        [_docstring(target)] if is_project(_module(target)) else [path.read_text() for path in yamls(target)]
+        [_docstring(target)]
+        if is_project(_module(target))
+        else [path.read_text("utf-8") for path in yamls(target)]
     )
     for text in texts:
         if (found := COST.search(text)) is not None:
@@ -77,7 +79,7 @@ def yamls(target: str) -> list[Path]:
 def _by_target() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in _files():
-        for target in re.findall(r"^_target_:\s*['\"]?([\w.]+)", path.read_text(), re.MULTILINE):
+        for target in re.findall(r"^_target_:\s*['\"]?([\w.]+)", path.read_text("utf-8"), re.MULTILINE):
             found.setdefault(target, []).append(path)
     return found
 

@@ -57,7 +57,7 @@ def elsewhere(subjects: Sequence[WorkloadSubject]) -> list[dict[str, str]]:
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
     line = [sys.executable, "-m", __name__, str(torch.get_num_threads())]
-    done = subprocess.run(line, input=facts, env=environment, capture_output=True, text=True)
+    done = subprocess.run(line, input=facts, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode != 0:
         raise RuntimeError(f"in another process: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -97,7 +97,7 @@ class Method:
     def parts(self) -> dict[str, str]:
         """Of a preset: kind -> the part that it puts in, or ``null``."""
         return dict(
-            re.findall(r"^  - override (\w+): *(.+?) *(?:#.*)?$", self.yaml.read_text(), re.MULTILINE)
+            re.findall(r"^  - override (\w+): *(.+?) *(?:#.*)?$", self.yaml.read_text("utf-8"), re.MULTILINE)
         )
 
     @functools.cached_property
@@ -106,7 +106,7 @@ class Method:
         found: dict[str, dict[str, str]] = {}
         for key, aspect, value in _aspects(self._content):
             found.setdefault(key, {})[aspect] = value
-        notes = re.findall(r"^(\w+):.*?\s#\s*(.+)$", self.yaml.read_text(), re.MULTILINE)
+        notes = re.findall(r"^(\w+):.*?\s#\s*(.+)$", self.yaml.read_text("utf-8"), re.MULTILINE)
         for key, note in notes:
             found.get(key, {})["note"] = note
         return {key: Setting(**aspects) for key, aspects in found.items()}
@@ -121,7 +121,7 @@ class Method:
         import yaml
 
         # Every scalar stays as it is written: 1e-3, true, null.
-        return yaml.load(self.yaml.read_text(), getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or {}
+        return yaml.load(self.yaml.read_text("utf-8"), getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or {}
 
     @property
     def _docstring(self) -> str:
@@ -133,7 +133,7 @@ class Method:
     def _node(self) -> tuple[ast.ClassDef | ast.FunctionDef | None, ast.Module | None]:
         if self.source is None:
             return None, None
-        tree = ast.parse(self.source.read_text())
+        tree = ast.parse(self.source.read_bytes())
         name = self.target.rpartition(".")[2]
         nodes = (n for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef)) and n.name == name)
         return next(nodes, None), tree
@@ -164,7 +164,7 @@ def _files(config_dirs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _method(kind: str, path: Path) -> Method:
-    target = re.search(r"^_target_:\s*['\"]?([\w.]+)", path.read_text(), re.MULTILINE)
+    target = re.search(r"^_target_:\s*['\"]?([\w.]+)", path.read_text("utf-8"), re.MULTILINE)
     if kind == "preset" and target:
         kind = "whole"
     return Method(path.stem, kind, presets.summary(path), path, target[1] if target else "")

@@ -91,5 +91,5 @@ def _write_figures(folder: Path, figures: Mapping[str, Html]) -> None:
         # Not flushed one by one: that is most of the time on a slow disk, and they can be drawn again.
         (folder / f"{name}.svg").write_text(standalone(drawing), encoding="utf-8")
     for path in folder.glob("*.svg"):
-        if path.stem not in figures and path.read_text(errors="replace").startswith(OURS):
+        if path.stem not in figures and path.read_text(encoding="utf-8", errors="replace").startswith(OURS):
             path.unlink()

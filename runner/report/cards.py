@@ -65,7 +65,7 @@ def _docstring(module: str, name: str) -> str:
 
 def _of_file(path: Path, name: str) -> str:
     try:
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_bytes())
     except (OSError, ValueError, SyntaxError):
         return ""
     kinds = (ast.ClassDef, ast.FunctionDef)
@@ -80,7 +80,7 @@ def _comments() -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
 
     found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         words = "\n".join(map(str.strip, comments(path)))
         for target in re.findall(r"^_target_:\s*['\"]?([\w.]+)", text, re.MULTILINE):
             found.setdefault(target, []).append((words, yaml.safe_load(text)))

@@ -74,14 +74,14 @@ def page(material: Material) -> Html:
         "body", el("a", "Skip to the board", href="#board", class_="skip"), _header(material),
         el("main", [_made(section, material) for section in (SHORT, *SECTIONS)]),
         el("footer", f"Made {_now()} by python -m runner.report."),
-        el("script", Html((HERE / "script.js").read_text())),
+        el("script", Html((HERE / "script.js").read_text(encoding="utf-8"))),
     )  # fmt: skip
     return Html("<!doctype html>\n" + el("html", head, body, lang="en") + "\n")
 
 
 def styles() -> Html:
     """The style sheet, with the colours of the marks in both schemes."""
-    text = (HERE / "style.css").read_text()
+    text = (HERE / "style.css").read_text(encoding="utf-8")
     light, dark = (
         palette.css(palette.LIGHT, palette.GREY[0]),
         _dark(palette.css(palette.DARK, palette.GREY[1])),

@@ -99,7 +99,7 @@ def targets(version: str) -> dict[str, Record]:
         return {}
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        values = (yaml.load(path.read_text(), Loader=loader) or {}).get("values")
+        values = (yaml.load(path.read_text(encoding="utf-8"), Loader=loader) or {}).get("values")
     except (OSError, yaml.YAMLError, AttributeError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -124,7 +124,9 @@ def config_value(name: str, default: str) -> str:
 def command(line: Sequence[str], env: Mapping[str, str] | None = None) -> tuple[str, str | None]:
     """What a command of SLURM's prints, and why it failed (None where it did not)."""
     try:
-        ended = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS, env=env)
+        ended = subprocess.run(
+            line, capture_output=True, encoding="utf-8", errors="replace", timeout=SECONDS, env=env
+        )
     except FileNotFoundError:
         return "", f"{line[0]}: no such command on this machine"
     except subprocess.TimeoutExpired:

@@ -94,8 +94,8 @@ class Claim:
         """
         if not self.rows.exists():
             raise UserError(f"no {self.rows}: run the experiment, then --keep its folder")
-        facts = json.loads(self.facts.read_text())
-        verdict, _, rest = self.judge(_from_csv(self.rows.read_text())).partition("\n")
+        facts = json.loads(self.facts.read_text(encoding="utf-8"))
+        verdict, _, rest = self.judge(_from_csv(self.rows.read_text(encoding="utf-8"))).partition("\n")
         made = (
             f"{facts['cells']:,} cells, {facts['minutes']:,.0f} minutes of CPU time; {facts['hardware']}, "
             f"torch threads {facts['threads']}; commit {facts['commit']}."
