@@ -30,8 +30,7 @@ class Board:
         data, ruleset, open_division: what kind of results it holds.
         rules: how it was scored.
         ranking: a row an algorithm, as :func:`runner.scoring.board` gives it.
-        workloads: a row a workload and algorithm, as :func:`runner.scoring.by_workload` gives it, and the
-            median ``best_metric``.
+        workloads: a row a workload and algorithm, as :func:`runner.scoring.by_workload` gives it.
         goals: workload -> ``metric, minimize, target``, of the ranked ones.
         notices: what a reader has to know before believing it, a line each.
         cells: how many have finished.
@@ -147,8 +146,6 @@ def _made(part: Part, rules: Rules, sources: Sources | None, fixed: Sequence[str
     if rules.together:
         ranking["open"] = ranking["label"].isin(_open(part.cells))
     per_workload = by_workload(part.cells, rules.by, pick=rules.pick, workloads=ranked)
-    best = finished.groupby(["workload", "label"])["best_metric"].median().reset_index()
-    per_workload = per_workload.merge(best, on=["workload", "label"], how="left")
     goals = {name: _goal(finished.loc[finished["workload"] == name]) for name in ranked}
     notices += _asides(part.cells, finished, per_workload, ranked, set(aimed))
     kind = (part.data, part.ruleset, part.open_division)

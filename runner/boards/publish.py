@@ -34,7 +34,7 @@ from runner.boards.inputs import (
     writing,
 )
 from runner.boards.render import markdown
-from runner.boards.rules import BASELINE
+from runner.boards.rules import BASELINE, Rules
 from runner.errors import UserError, one_line
 from runner.files import read_json, read_lines, write_atomic, write_text
 from runner.labels import slug
@@ -53,10 +53,10 @@ FIRST: dict[str, Any] = {"version": 1, "history": []}
 
 
 def publish(inputs: Inputs, made: Sequence[Board], name: str | None = None, home: Path = HOME) -> list[str]:
-    """Write or update a published board.
+    """Write or update a published board; of one that is published, its pages again from its own tables.
 
     Args:
-        inputs: an experiment or an import.
+        inputs: an experiment, an import, or a published board.
         made: its boards.
         name: of the published board; the experiment's by default.
         home: the folder of all published boards.
@@ -68,7 +68,7 @@ def publish(inputs: Inputs, made: Sequence[Board], name: str | None = None, home
         UserError: where a board of this name is frozen with other rules, workloads or targets.
     """
     if inputs.kind == "published":
-        raise UserError(f"{inputs.folder} is published already")
+        return _again(inputs, made, name)
     folder = home / slug(name or inputs.name)
     record = _record(inputs, made)
     before = read_json(folder / BOARD)
@@ -160,22 +160,34 @@ def configs(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def refresh(folder: Path) -> None:
-    """Write the boards' pages again, after cells have been verified."""
+    """Write ``leaderboard.csv`` and ``.md`` again: cells have been verified, or boards show other columns."""
     inputs = read(folder)
     if inputs.rules is not None:
         made = boards(inputs.cells, inputs.rules, inputs.sources, inputs.workloads)
         with writing(folder):
+            write_csv(folder / "leaderboard.csv", flat(made))
             write_text(folder / "leaderboard.md", page(inputs.record, made, folder))
 
 
 # -- writing ---------------------------------------------------------------------------------------
 
 
+def _again(inputs: Inputs, made: Sequence[Board], name: str | None) -> list[str]:
+    if name not in (None, inputs.name):
+        raise UserError(f"{inputs.folder} is published already, as {inputs.name}")
+    if _asked(made) != inputs.rules:
+        raise UserError(
+            f"{inputs.folder} is frozen, and these rules are others: publish the experiment --as NAME"
+        )
+    refresh(inputs.folder)
+    return [f"leaderboard.csv and leaderboard.md of {inputs.folder} are written again, from its own tables"]
+
+
 def _record(inputs: Inputs, made: Sequence[Board]) -> dict[str, Any]:
     headline, missing = _lasting(inputs)
     return {
         "name": inputs.name,
-        "rules": replace(made[0].rules, baseline=_baseline(made)).to_dict(),
+        "rules": _asked(made).to_dict(),
         "boards": goals_of(made),
         "targets": _targets(inputs.cells),
         "cells": len(inputs.cells),
@@ -185,9 +197,10 @@ def _record(inputs: Inputs, made: Sequence[Board]) -> dict[str, Any]:
     }
 
 
-def _baseline(made: Sequence[Board]) -> str:
-    """What was asked for: a part that lacks it has none."""
-    return next((board.rules.baseline for board in made if board.rules.baseline is not None), BASELINE)
+def _asked(made: Sequence[Board]) -> Rules:
+    """The rules that were asked for: a part that lacks the baseline has none."""
+    known = [board.rules.baseline for board in made if board.rules.baseline is not None]
+    return replace(made[0].rules, baseline=(known or [BASELINE])[0])
 
 
 def _portable(line: str, inputs: Inputs) -> str:

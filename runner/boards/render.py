@@ -17,7 +17,8 @@ READING = (
     "mean over workloads. The interval resamples studies. “kept”: share of the resamples with the same rank; "
     "“loo”: share of the boards, each without one other algorithm, on which it keeps its place among the "
     "rest. “≈”: not separable from the next row (`python -m runner.compare`). “spread”: smallest to largest "
-    "study; “studies” and “cells”: how many hit."
+    "study; “studies” and “cells”: how many hit; “reached”: the best validation value of each study's scored "
+    "run (its fastest hit, else its best trial), the median over studies."
 )
 
 

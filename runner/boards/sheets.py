@@ -65,7 +65,7 @@ def _workload(board: Board, workload: str) -> Sheet:
     said = ""
     if goal.get("metric") is not None and not absent(goal.get("target")):
         said = f": {goal['metric']} {'≤' if goal.get('minimize') else '≥'} {goal['target']:g}"
-    columns = ["#", "algorithm", board.rules.by, "spread", "ratio", "studies", "cells", "best"]
+    columns = ["#", "algorithm", board.rules.by, "spread", "ratio", "studies", "cells", "reached"]
     rows = sorted(_rows(own.loc[own["workload"] == workload]), key=lambda r: (r["median"], r["label"]))
     places = [1 + sum(other["median"] < row["median"] for other in rows) for row in rows]
     return Sheet(
@@ -80,8 +80,15 @@ def _on_workload(row: dict[str, Any], place: str) -> list[str]:
     spread = f"{number(row['low'])}–{number(row['high'])}" if math.isfinite(row["low"]) else DASH
     ratio = f"{row['ratio']:.2f}" if math.isfinite(row["ratio"]) else DASH
     counts = [f"{row['studies_hit']}/{row['studies']}", f"{row['hits']}/{row['finished']}"]
-    best = number(row["best_metric"], DASH)
-    return [place if hit else DASH, row["label"], number(row["median"]), spread, ratio, *counts, best]
+    return [
+        place if hit else DASH,
+        row["label"],
+        number(row["median"]),
+        spread,
+        ratio,
+        *counts,
+        number(row["reached"], DASH),
+    ]
 
 
 def _place(row: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from runner.scoring.boards import board, by_workload
 from runner.scoring.profiles import profile, scores
 from runner.scoring.resampling import bootstrap
 from runner.scoring.stability import leave_one_out
-from runner.scoring.times import hit_rates, medians, speedup, spreads, study_times
+from runner.scoring.times import hit_rates, medians, reached, speedup, spreads, study_times
 
 __all__ = [
     "board",
@@ -19,6 +19,7 @@ __all__ = [
     "leave_one_out",
     "medians",
     "profile",
+    "reached",
     "scores",
     "speedup",
     "spreads",

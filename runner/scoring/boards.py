@@ -11,7 +11,7 @@ from runner.errors import UserError
 from runner.scoring.profiles import NO_VARIANTS, Integral, Rule, scores
 from runner.scoring.resampling import bootstrap
 from runner.scoring.stability import leave_one_out, ranks
-from runner.scoring.times import Pick, Spread, counted, medians, speedup, spreads, study_times
+from runner.scoring.times import Pick, Spread, counted, medians, reached, speedup, spreads, study_times
 
 Rules = tuple[float, Integral, Mapping[str, str]]
 SPENT = ("samples", "seconds", "steps")
@@ -97,14 +97,16 @@ def by_workload(
 
     Returns:
         ``workload, label, median, low, high, ratio`` (median ÷ the lowest of the workload, the limit not
-        applied), ``studies, studies_hit, finished, hits``; workloads and labels without a finished cell that
-        had a target are absent.
+        applied), ``studies, studies_hit, finished, hits, reached`` (the best metric of the scored runs, as
+        :func:`runner.scoring.reached` gives it); workloads and labels without a finished cell that had a
+        target are absent.
     """
     rows = counted(cells, by)
     frame = spreads(study_times(cells, by, pick), spread)
     groups = _hits(rows).groupby(["workload", "label"])
     counts = pd.DataFrame({name: groups[name].sum() for name in ("finished", "hits")}).reset_index()
     frame = frame.merge(counts, on=["workload", "label"], how="left")
+    frame = frame.merge(reached(cells, by, pick), on=["workload", "label"], how="left")
     if workloads is not None:
         frame = frame.loc[frame["workload"].isin(list(workloads))].reset_index(drop=True)
     frame.insert(5, "ratio", _ratios(frame))

@@ -50,8 +50,9 @@ def bootstrap(
 
     Returns:
         By label: ``low`` and ``high`` of the score; ``rank_stability``, the share of resamples in which the
-        rank is that of the board itself; ``speedup_low`` and ``speedup_high`` (NaN without a baseline, or
-        without a workload that both hit), over the resamples in which both hit something; ``studies``, the
+        rank is that of the board itself; ``speedup_low`` and ``speedup_high`` (NaN where the board itself has
+        no speed-up: without a baseline, or without a workload that both hit), over the resamples in which
+        both hit something; ``studies``, the
         fewest on any base workload; ``too_few``, where those are under 5.
 
     Raises:
@@ -65,10 +66,11 @@ def bootstrap(
     rule = Rule(found.workloads, tau_max, integral, variants)
     base = None if baseline is None else place(baseline, found.labels)
     drawn = _scored(resampled(found, resamples, seed), rule, base)
-    point = score(found.table(found.medians(), np.inf).to_numpy(), rule)
+    itself = found.table(found.medians(), np.inf).to_numpy()
+    (point,), (speed,) = _scored(iter([itself[None]]), rule, base)
     fewest = found.table(found.size, 0).to_numpy()[:, rule.bases].min(axis=1).astype(int)
     low, high = _intervals(drawn[0], level)
-    speed_low, speed_high = np.exp(_intervals(drawn[1], level))
+    speed_low, speed_high = np.where(np.isnan(speed), np.nan, np.exp(_intervals(drawn[1], level)))
     return pd.DataFrame(
         {
             "low": low,

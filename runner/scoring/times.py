@@ -10,6 +10,7 @@ import pandas as pd
 
 from runner.errors import UserError, nearest
 from runner.records import FINISHED
+from runner.scoring.comparable import flags
 
 Pick = Literal["time", "eval_index"]
 Spread = Literal["range", "iqr"]
@@ -58,12 +59,47 @@ def study_times(cells: pd.DataFrame, by: str = "samples", pick: Pick = "time") -
     Raises:
         UserError: when a column is missing, or a time is negative or no number.
     """
+    return _scored(cells, by, pick).loc[:, [*STUDY, "time"]].reset_index(drop=True)
+
+
+def reached(cells: pd.DataFrame, by: str = "samples", pick: Pick = "time") -> pd.DataFrame:
+    """What the scored runs reached: the median, over studies, of the best metric of each study's trial.
+
+    The trial is that of :func:`study_times`; where none hit, the one with the best metric. So a row that hits
+    has reached its target. A study whose trial has no value at all counts as the worst.
+
+    Args:
+        cells: the ``cells`` table, with ``best_metric``, and ``minimize`` where a smaller one is better.
+        by: the unit.
+        pick: as for :func:`study_times`.
+
+    Returns:
+        ``workload, label, reached``; NaN where half of the studies or more have no value.
+    """
+    rows = _scored(cells, by, pick)
+    loss = rows["_loss"].fillna(np.inf).groupby([rows["workload"], rows["label"]]).median()
+    sign = _sign(rows).groupby([rows["workload"], rows["label"]]).first()
+    return (sign * loss.where(np.isfinite(loss))).rename("reached").reset_index()
+
+
+def _scored(cells: pd.DataFrame, by: str, pick: Pick) -> pd.DataFrame:
+    """Of each study the trial that stands for it, with its ``time`` and its ``_loss``."""
     rows = counted(cells, by)
     if pick not in ("time", "eval_index"):
         raise UserError(f"no way to pick a study's trial is called {pick}: time or eval_index")
     rows, first = (rows, ["time"]) if pick == "time" else (_indexed(rows), [INDEX, "time"])
-    best = rows.sort_values([*STUDY, *first]).drop_duplicates(STUDY)
-    return best.loc[:, [*STUDY, "time"]].reset_index(drop=True)
+    rows = rows.assign(_loss=_sign(rows) * _best(rows))
+    return rows.sort_values([*STUDY, *first, "_loss"]).drop_duplicates(STUDY)
+
+
+def _sign(rows: pd.DataFrame) -> pd.Series:
+    """1 where a smaller metric is better, else -1."""
+    return pd.Series(np.where(flags(rows, "minimize"), 1.0, -1.0), index=rows.index)
+
+
+def _best(rows: pd.DataFrame) -> pd.Series:
+    nothing = pd.Series(np.nan, index=rows.index)
+    return pd.to_numeric(rows.get("best_metric", nothing), errors="coerce").astype("float64")
 
 
 def _indexed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from published_boards import (
     Capture,
     checked,
     contents,
+    edit,
     every_byte,
     grid,
     here,
@@ -258,10 +259,21 @@ def test_names_of_boards_stay_in_their_folder(capsys: Capture) -> None:
         assert checked(capsys, board).code == 0
 
 
+def test_the_pages_of_a_published_board_are_written_again_from_its_own_tables(capsys: Capture) -> None:
+    board = published(capsys, grid())
+    before = contents(board)
+    edit(board / "leaderboard.csv", "reached", "best_metric")
+    edit(board / "leaderboard.md", "reached", "best")
+    assert checked(capsys, board).code == 1
+    assert "are written again" in scored(capsys, board, "--publish").lines[-1]
+    assert contents(board) == before and checked(capsys, board).code == 0
+
+
 def test_what_cannot_be_published(capsys: Capture) -> None:
     folder = grid()
     board = published(capsys, folder)
-    assert "is published already" in call(score.main, capsys, board, "--publish").err
+    assert "is published already, as exp" in call(score.main, capsys, board, "--as", "other").err
+    assert "these rules are others" in call(score.main, capsys, board, "--publish", "--tau-max", "3").err
     (board / "board.json").write_text("{")
     said = call(score.main, capsys, folder, "--publish")
     assert said.code == 2 and "board.json is damaged" in said.err

@@ -131,7 +131,7 @@ def test_a_board_as_one_flat_table() -> None:
     table = cells(("v", "a", 0, 0, 10), ("v", "b", 0, 0, 20), ("w", "b", 0, 0, 5))
     found = flat([one(table)]).set_index("label")
     assert found.loc["a", ["v/median", "v/ratio", "v/hits"]].tolist() == [10, 1, 1]
-    assert found.loc["b", ["v/median", "v/ratio", "w/median", "w/best_metric"]].tolist() == [20, 2, 5, 0.5]
+    assert found.loc["b", ["v/median", "v/ratio", "w/median", "w/reached"]].tolist() == [20, 2, 5, 0.5]
     assert math.isnan(found.loc["a", "w/median"]) and found.loc["a", "score"] == 0.5
     assert set(found["by"]) == {"samples"} and set(found["data"]) == {"unknown"}
 
@@ -176,3 +176,32 @@ def test_variants_of_a_table_decide_the_base(capsys: pytest.CaptureFixture[str])
     plain = one(table).ranking.set_index("label")["score"].to_dict()
     held = one(table.assign(base_workload="w")).ranking.set_index("label")["score"].to_dict()
     assert plain == {"a": 1, "b": 0.5} and held == {"a": 1, "b": 0}
+
+
+def test_a_row_that_hits_has_reached_its_target_whatever_its_other_trials_did() -> None:
+    rows = [("w", "a", study, trial, 10 if trial == 0 else MISS) for study in range(3) for trial in range(3)]
+    rows += [("w", "b", study, trial, MISS) for study in range(3) for trial in range(3)]
+    table = cells(*rows, best_metric=[0.95, 0.2, 0.3] * 3 + [0.2, 0.8, 0.3] * 2 + [NAN] * 3)
+    workload = sheets_of(one(table))[2]
+    assert workload.columns[-1] == "reached"
+    assert [row[-1] for row in workload.rows] == ["0.95", "0.8"]
+
+
+@pytest.mark.parametrize(("minimize", "said"), [(True, "0.1"), (False, "0.9")])
+def test_where_nothing_hit_the_scored_run_is_the_best_trial(minimize: bool, said: str) -> None:
+    table = cells(("w", "a", 0, 0, MISS), ("w", "a", 0, 1, MISS), ("w", "b", 0, 0, 5))
+    table = table.assign(best_metric=[0.1, 0.9, 0.5], minimize=minimize)
+    assert [row[-1] for row in sheets_of(one(table))[2].rows if row[1] == "a"] == [said]
+
+
+def test_what_was_reached_follows_the_way_a_trial_is_picked() -> None:
+    table = cells(("w", "a", 0, 0, 10), ("w", "a", 0, 1, 20), ("w", "b", 0, 0, 5))
+    table = table.assign(best_metric=[0.91, 0.99, 0.95], eval_index_to_target=[4, 2, 1])
+    (board,) = boards(table, Rules(pick="eval_index", resamples=0))
+    assert sheets_of(board)[2].rows[1][-1] == "0.99"
+
+
+def test_runs_that_never_had_a_value_have_reached_nothing() -> None:
+    table = cells(("w", "a", 0, 0, 10), ("w", "a", 1, 0, MISS), ("w", "b", 0, 0, 5))
+    table = table.assign(best_metric=[0.91, NAN, 0.95])
+    assert sheets_of(one(table))[2].rows[1][-1] == "—"

@@ -104,13 +104,14 @@ PICKS = ("time", "eval_index")
 
 
 def test_each_workload_by_hand() -> None:
-    found = by_workload(small()).set_index(["workload", "label"])
+    table = small().assign(best_metric=0.5)
+    found = by_workload(table).set_index(["workload", "label"])
     assert list(found.index) == [("v", "a"), ("v", "b"), ("w", "a"), ("w", "b")]
-    columns = ["median", "low", "high", "ratio", "studies", "studies_hit", "finished", "hits"]
+    columns = ["median", "low", "high", "ratio", "studies", "studies_hit", "finished", "hits", "reached"]
     assert list(found) == columns
-    assert found.loc[("v", "a")].tolist() == [10, 8, 12, 1, 2, 2, 3, 3]
-    assert found.loc[("v", "b")].tolist() == [20, 20, 20, 2, 2, 2, 2, 2]
-    assert found.loc[("w", "b")].tolist() == [MISS, MISS, MISS, MISS, 2, 0, 2, 0]
+    assert found.loc[("v", "a")].tolist() == [10, 8, 12, 1, 2, 2, 3, 3, 0.5]
+    assert found.loc[("v", "b")].tolist() == [20, 20, 20, 2, 2, 2, 2, 2, 0.5]
+    assert found.loc[("w", "b")].tolist() == [MISS, MISS, MISS, MISS, 2, 0, 2, 0, 0.5]
     assert set(by_workload(small(), workloads=["w"])["workload"]) == {"w"}
     nobody = by_workload(one_trial({("w", "a"): [MISS]}))
     assert nobody.loc[0, "ratio"] == MISS

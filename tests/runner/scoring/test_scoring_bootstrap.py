@@ -38,6 +38,7 @@ def test_it_is_what_scoring_each_resample_in_a_loop_gives(integral: str, variant
     found = bootstrap(table(), 200, seed=3, integral=integral, variants=variants, baseline="b", level=0.8)
     whole = np.concatenate(list(resampled(studies(table()), 200, 3)))
     point = scores(medians(table()), integral=integral, variants=variants)
+    itself = speedup(medians(table())[["v"] if variants else ["v", "w"]], "b")["speedup"]
     kept, drawn, speeds = Counter(), {name: [] for name in "abc"}, {name: [] for name in "abc"}
     for times in whole:
         board = pd.DataFrame(times, index=list("abc"), columns=["v", "w"])
@@ -51,7 +52,8 @@ def test_it_is_what_scoring_each_resample_in_a_loop_gives(integral: str, variant
     for name, row in found.iterrows():
         assert [row["low"], row["high"]] == pytest.approx(list(np.quantile(drawn[name], [0.1, 0.9])))
         assert row["rank_stability"] == kept[name] / 200
-        expected = np.exp(np.quantile(np.log(speeds[name]), [0.1, 0.9])) if speeds[name] else [math.nan] * 2
+        none = math.isnan(itself[name])
+        expected = [math.nan] * 2 if none else np.exp(np.quantile(np.log(speeds[name]), [0.1, 0.9]))
         assert [row["speedup_low"], row["speedup_high"]] == pytest.approx(list(expected), nan_ok=True)
     assert found["rank_stability"].between(0.01, 0.99).any()  # else the loop above compares little
 
@@ -120,6 +122,15 @@ def test_without_spread_an_interval_is_the_score() -> None:
     assert found[["low", "high"]].to_numpy().tolist() == [[1, 1], pytest.approx([2 / 3] * 2)]
     assert found.loc["b", ["speedup_low", "speedup_high"]].tolist() == pytest.approx([0.5, 0.5])
     assert found["rank_stability"].tolist() == [1, 1]
+
+
+def test_a_speed_up_has_an_interval_only_where_there_is_a_speed_up() -> None:
+    """Of two studies one missed: no median, and half of the resamples have one all the same."""
+    times = table({("w", "base"): [10, 12], ("w", "half"): [13, MISS], ("w", "both"): [5, 6]})
+    found = bootstrap(times, 200, baseline="base")
+    assert found.loc["half", ["speedup_low", "speedup_high"]].isna().all()
+    assert found.loc["both", ["speedup_low", "speedup_high"]].notna().all()
+    assert speedup(medians(times), "base")["speedup"].isna().tolist() == [False, False, True]
 
 
 def test_labels_without_a_study_have_a_row() -> None:
