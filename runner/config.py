@@ -60,7 +60,10 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     config, files = using.config(overrides)
     default = using.baseline(overrides, files)
     needs = resources.take(config, default)
+    for part in ("algorithm", "workload"):
+        values.keep_text(config[part], default[part])
     values.check(config, default)
+    values.check_spaces(config, default)
     changed = values.changed(config, default)
     preset = using.preset_choices(using.split(overrides)[0], files)
     given = using.given(overrides)
@@ -115,9 +118,16 @@ def _place(config: dict[str, Any], budget_factor: float) -> None:
     workload.pop("threads", None)
     limit = workload.pop("max_seconds", None)
     if budget_factor != 1:
-        workload["budget_samples"] = round(workload["budget_samples"] * budget_factor)
+        workload["budget_samples"] = _scaled_budget(workload["budget_samples"], budget_factor)
         limit = None if limit is None else limit * budget_factor
     config["max_seconds"] = limit if config["max_seconds"] is None else config["max_seconds"]
+
+
+def _scaled_budget(samples: int, factor: float) -> int:
+    scaled = round(samples * factor)
+    if scaled < 1:
+        raise UserError(f"ruleset.budget_factor: got {factor}, which leaves no sample of {samples:,}")
+    return scaled
 
 
 def free_cores() -> int:

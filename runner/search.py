@@ -22,7 +22,9 @@ SCRAMBLE = derive("search") % 2**32
 SCRAMBLED, ALGOPERF = "scrambled", "algoperf"
 BELOW_PRIMES = 1000  # AlgoPerf's bases are the largest primes below, but for the last
 SKIPPED = 100  # first points that AlgoPerf drops
-KEYS = ("min", "max", "scale", "choices")
+RANGE = ("min", "max", "scale")
+KEYS = (*RANGE, "choices")
+WITHIN = 1 / math.pi  # a share of a range that no whole number stands at
 
 
 def spaces(algorithm: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
@@ -63,6 +65,13 @@ def point(
     return {
         name: _scaled(_checked(name, entry), u) for (name, entry), u in zip(space.items(), unit, strict=True)
     }
+
+
+def samples(entry: Mapping[str, Any]) -> list[Any]:
+    """Values of a space that stand for all: its choices; or the ends of its range and one between."""
+    if "choices" in entry:
+        return list(entry["choices"])
+    return [entry["min"], _scaled(entry, WITHIN), entry["max"]]
 
 
 def put(algorithm: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -156,12 +165,15 @@ def _checked(name: str, entry: Any) -> dict[str, Any]:
         raise UserError(f"{key}: got {entry!r}, wants min and max, or choices")
     for unknown in [k for k in entry if k not in KEYS]:
         raise UserError(f"{key}: unknown key {str(unknown)!r}: {nearest(str(unknown), KEYS)}")
-    if "choices" in entry:  # also where a preset puts them on top of a part's range
-        if not isinstance(entry["choices"], (list, tuple)) or not entry["choices"]:
-            raise UserError(f"{key}.choices: got {entry['choices']!r}, wants a list of values")
-    else:
-        _check_range(key, entry)
-    return dict(entry)
+    given = {k: v for k, v in entry.items() if v is not None}  # null: a preset takes it out
+    if "choices" not in given:
+        _check_range(key, given)
+        return given
+    if not isinstance(given["choices"], (list, tuple)) or not given["choices"]:
+        raise UserError(f"{key}.choices: got {given['choices']!r}, wants a list of values")
+    if beside := [k for k in RANGE if k in given]:
+        raise UserError(f"{key}: got choices beside {', '.join(beside)}; set choices to null, or the others")
+    return given
 
 
 def _check_range(key: str, entry: Mapping[str, Any]) -> None:

@@ -77,10 +77,18 @@ def module_file(name: str) -> Path | None:
 @functools.lru_cache(maxsize=4096)
 def _find(name: str, search_path: tuple[str, ...]) -> Path | None:
     spec = _spec(name, search_path)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    path = Path(spec.origin).resolve()
-    return None if any(path.is_relative_to(root) for root in _installed()) else path
+    path = None if spec is None else _python_file(spec)
+    return None if path is None or any(path.is_relative_to(root) for root in _installed()) else path
+
+
+def source_file(name: str) -> Path | None:
+    """The source file of any module, also of an installed one; None where it has none in Python."""
+    spec = _spec(name, tuple(sys.path))
+    return None if spec is None else _python_file(spec)
+
+
+def _python_file(spec: ModuleSpec) -> Path | None:
+    return Path(spec.origin).resolve() if spec.origin is not None and spec.origin.endswith(".py") else None
 
 
 @functools.lru_cache(maxsize=4096)

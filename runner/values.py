@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from runner.errors import UserError
+from runner import definitions, search
+from runner.errors import UserError, nearest
 
 Range = tuple[float, float, str]  # low, high (both allowed), how to say it
 
@@ -39,10 +40,8 @@ RULESET: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "budget_factor": ((int, float), (POSITIVE, INF, ""), "a number above 0"),
 }
 UNITS = ("samples", "seconds", "steps")  # that boards compare
-SEQUENCES = ("scrambled", "algoperf")  # runner.search knows them
 FOLLOW_UPS = ("score", None)
 DEVICES = ("auto", "cpu", "cuda")
-NULLABLE = ("target",)  # may be taken away where the default has one
 
 # Conventional hyperparameters, wherever they stand in an algorithm or a workload.
 RANGES: dict[str, Range] = {
@@ -73,12 +72,36 @@ def check(config: Mapping[str, Any], default: Mapping[str, Any]) -> None:
     _check_top(config)
     check_ruleset(config.get("ruleset"))
     known, flat = flatten(default), flatten(config)
-    for key, value in flat.items():
-        if not key.startswith(("algorithm.", "workload.")) or ".search_space." in key or ".bounds." in key:
-            continue
-        if key in known:
-            _check_type(key, value, known[key])
-        _check_range(key, value, _range(key, flat))
+    for key in filter(_bound, flat):
+        _check_bounds(key, flat)
+    for key in filter(_setting, flat):
+        if (wants := _wanted(key, flat[key], known, flat)) is not None:
+            raise _bad(key, flat[key], wants)
+
+
+def keep_text(tree: dict[str, Any], default: Mapping[str, Any]) -> None:
+    """Make a whole number text again, in place, where the default is text: ``workload.file=2024``."""
+    for key, value in tree.items():
+        known = default.get(key)
+        if isinstance(value, dict) and isinstance(known, Mapping):
+            keep_text(value, known)
+        elif isinstance(known, str) and isinstance(value, int) and not isinstance(value, bool):
+            tree[key] = str(value)
+
+
+def check_spaces(config: Mapping[str, Any], default: Mapping[str, Any]) -> None:
+    """Hold what the search spaces of ``config`` can draw against what may be typed.
+
+    Raises:
+        UserError: which space: it searches a setting that is none, or draws a value that would be refused.
+    """
+    known, flat = flatten(default), flatten(config)
+    for name, entry in search.spaces(config["algorithm"]).items():
+        key = f"algorithm.{name}"
+        _check_known(f"search_space.{name}", key, flat)
+        for value in search.samples(entry):
+            if (wants := _wanted(key, value, known, flat)) is not None:
+                raise UserError(f"search_space.{name}: may draw {_shown(value)}; {key} wants {wants}")
 
 
 def check_ruleset(ruleset: Mapping[str, Any] | None) -> None:
@@ -92,8 +115,8 @@ def check_ruleset(ruleset: Mapping[str, Any] | None) -> None:
     if not isinstance(ruleset, Mapping):
         raise _bad("ruleset", ruleset, "the name of a file in conf/ruleset")
     _check_each(ruleset, RULESET, "ruleset.")
-    if ruleset.get("sequence") not in SEQUENCES:
-        raise _bad("ruleset.sequence", ruleset.get("sequence"), f"one of {', '.join(SEQUENCES)}")
+    if ruleset.get("sequence") not in search.SEQUENCES:
+        raise _bad("ruleset.sequence", ruleset.get("sequence"), f"one of {', '.join(search.SEQUENCES)}")
 
 
 def changed(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,25 +164,68 @@ def _check_each(
             raise _bad(f"{prefix}{key}", value, wants)
 
 
-def _check_type(key: str, value: Any, default: Any) -> None:
-    wants = None
-    if value is None and key.rpartition(".")[2] in NULLABLE:
-        return
+def _wanted(key: str, value: Any, known: Mapping[str, Any], flat: Mapping[str, Any]) -> str | None:
+    """What ``key`` wants in place of ``value``, or None where it may be that."""
+    if value is None:
+        part, _, name = key.rpartition(".")
+        target = flat.get(f"{part}._target_")
+        allowed = known.get(key) is None or (isinstance(target, str) and definitions.takes_null(target, name))
+        return None if allowed else _type(known[key])
+    if key in known and (wants := _wanted_type(value, known[key])) is not None:
+        return wants
+    limits = _range(key, flat)
+    return limits[2] if limits is not None and not _within(value, limits) else None
+
+
+def _wanted_type(value: Any, default: Any) -> str | None:
     if isinstance(default, bool):
-        wants = None if isinstance(value, bool) else "true or false"
-    elif isinstance(default, int) and not isinstance(value, (int, float)):
-        wants = "an integer"
-    elif isinstance(default, int) and (isinstance(value, bool) or (isinstance(value, float) and value % 1)):
+        right = isinstance(value, bool)
+    elif isinstance(default, int) and isinstance(value, (int, float)):
         # A float in place of an int is refused for counts, allowed for numbers that merely look like one.
-        wants = "an integer" if default > 1 else None
-    elif isinstance(default, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        wants = "a number"
-    elif isinstance(default, str) and value is not None and not isinstance(value, str):
-        wants = "text"
-    elif isinstance(default, list) and not isinstance(value, list):
-        wants = f"a list such as {default}"
-    if wants is not None:
-        raise _bad(key, value, wants)
+        fraction = isinstance(value, bool) or (isinstance(value, float) and value % 1 != 0)
+        right = not fraction or default <= 1
+    elif isinstance(default, (int, float)):
+        right = isinstance(value, (int, float)) and not isinstance(value, bool)
+    else:
+        right = not isinstance(default, (str, list)) or isinstance(value, type(default))
+    return None if right else _type(default)
+
+
+def _type(default: Any) -> str:
+    """How to say what a setting with this default is."""
+    if isinstance(default, list):
+        return f"a list such as {default}"
+    words = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+    return words.get(type(default), "a value")
+
+
+def _check_known(where: str, key: str, flat: Mapping[str, Any]) -> None:
+    """``key`` is a setting of its part: the YAML has it, or the class takes it."""
+    part, _, name = key.rpartition(".")
+    target = flat.get(f"{part}._target_")
+    if key not in flat and not (isinstance(target, str) and definitions.takes(target, name)):
+        others = [k.removeprefix(f"{part}.") for k in filter(_setting, flat) if k.startswith(f"{part}.")]
+        raise UserError(f"{where}: no such setting: {nearest(name, [k for k in others if k != '_target_'])}")
+
+
+def _check_bounds(key: str, flat: Mapping[str, Any]) -> None:
+    ends = flat[key]
+    numbers = isinstance(ends, list) and all(
+        isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends
+    )
+    if not numbers or len(ends) != 2 or not ends[0] <= ends[1]:
+        raise _bad(key, ends, "the smallest and the largest value, as in [0, 1]")
+    _check_known(key, key.replace(".bounds.", "."), flat)
+
+
+def _bound(key: str) -> bool:
+    return key.startswith(("algorithm.", "workload.")) and ".bounds." in key
+
+
+def _setting(key: str) -> bool:
+    """Whether a key sets something of an algorithm or a workload, rather than what it may be."""
+    mine = key.startswith(("algorithm.", "workload."))
+    return mine and ".search_space." not in key and ".bounds." not in key
 
 
 def _range(key: str, flat: Mapping[str, Any]) -> Range | None:
@@ -170,16 +236,15 @@ def _range(key: str, flat: Mapping[str, Any]) -> Range | None:
     return RANGES.get(name)
 
 
-def _check_range(key: str, value: Any, limits: Range | None) -> None:
-    if limits is None or value is None:
-        return
+def _within(value: Any, limits: Range) -> bool:
     entries = value if isinstance(value, list) else [value]
-    for entry in entries:
-        number = isinstance(entry, (int, float)) and not isinstance(entry, bool)
-        if not number or not limits[0] <= entry <= limits[1]:
-            raise _bad(key, value, limits[2])
+    numbers = all(isinstance(entry, (int, float)) and not isinstance(entry, bool) for entry in entries)
+    return numbers and all(limits[0] <= entry <= limits[1] for entry in entries)
 
 
 def _bad(key: str, value: Any, wants: str) -> UserError:
-    shown = "null" if value is None else repr(value)
-    return UserError(f"{key}: got {shown}, wants {wants}")
+    return UserError(f"{key}: got {_shown(value)}, wants {wants}")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)

@@ -75,6 +75,11 @@ def experiments(tmp_path: Path) -> Experiments:
         (["workload.resources.minutes=0"], r"workload.resources.minutes: got 0, wants a number above 0"),
         (["workload.resources.gpus=all"], r"workload.resources.gpus: got 'all', wants an integer"),
         (["workload.resources.hours=1"], r"unknown key 'workload.resources.hours'"),
+        (["algorithm.optimizer.lr=null"], r"algorithm.optimizer.lr: got null, wants a number"),
+        (["algorithm=lars", "algorithm.optimizer.variant=null"], r"variant: got null, wants text"),
+        (["workload.batch_size=null"], r"workload.batch_size: got null, wants an integer"),
+        (["ruleset=external_tuning", "ruleset.budget_factor=0.00001"],
+         r"ruleset.budget_factor: got 1e-05, which leaves no sample of 48,000"),
         (["algorithm=sam", "algorithm.estimator.time_factor=x"], r"time_factor: got 'x', wants a number"),
     ],
 )  # fmt: skip

@@ -74,6 +74,12 @@ def test_a_choice_may_be_a_list() -> None:
         ({"min": "a", "max": 2}, r"lr\.min: got 'a', wants a number"),
         ({"min": float("nan"), "max": 2}, r"lr\.min: got nan, wants a number"),
         ({"min": 1, "max": 2, "scaling": "log"}, r"lr: unknown key 'scaling': did you mean scale"),
+        ({"min": None, "max": 2}, r"lr: wants min and max, or choices; 'min' is missing"),
+        ({"min": 1, "max": 2, "choices": [1]}, r"lr: got choices beside min, max; set choices to null, or"),
+        (
+            {"scale": "log", "choices": [1]},
+            r"lr: got choices beside scale; set choices to null, or the others",
+        ),
         ({"choices": []}, r"lr\.choices: got \[\], wants a list of values"),
         ({"choices": 3}, r"lr\.choices: got 3, wants a list of values"),
         (0.1, r"lr: got 0.1, wants min and max, or choices"),
@@ -85,10 +91,10 @@ def test_a_space_that_is_none_is_refused_in_one_line(entry: Any, message: str) -
     assert str(caught.value).startswith("search_space.optimizer.lr") and "\n" not in str(caught.value)
 
 
-def test_a_null_takes_a_hyperparameter_out_and_choices_narrow_a_range() -> None:
-    space = {"lr": {"min": 1, "max": 2, "choices": [7]}, "betas": None}
+def test_a_null_takes_a_hyperparameter_out_or_a_range_in_favour_of_choices() -> None:
+    space = {"lr": {"min": None, "max": None, "scale": None, "choices": [7]}, "betas": None}
     found = search.spaces({"optimizer": {"search_space": space}})
-    assert set(found) == {"optimizer.lr"} and search.point(found, 0, 1) == {"optimizer.lr": 7}
+    assert found == {"optimizer.lr": {"choices": [7]}} and search.point(found, 0, 1) == {"optimizer.lr": 7}
 
 
 def test_nothing_to_search() -> None:

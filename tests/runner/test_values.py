@@ -1,0 +1,67 @@
+"""What may be typed, searched and bounded: held against types, ranges and each other when composed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.config import compose
+from runner.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            "lr={min:-1,max:1,scale:linear}",
+            r"lr: may draw -1; algorithm.optimizer.lr wants a number of at le",
+        ),
+        ("lr.max=null", r"lr: wants min and max, or choices; 'max' is missing"),
+        ("lr.maxx=1", r"unknown key 'algorithm.optimizer.search_space.lr.maxx': did you mean .*lr.max"),
+        ("betas.choices=[[0.9,1.0]]", r"betas: may draw \[0.9, 1.0\]; .*betas wants numbers in \[0, 1\)"),
+        ("betas.choices=[0.9]", r"betas: may draw 0.9; .*betas wants a list"),
+        ("betas.choices=[null]", r"betas: may draw null; .*betas wants a list"),
+        ("eps.choices=[x]", r"eps: may draw 'x'; .*eps wants a number"),
+        ("momentum.min=0.5", r"momentum: got choices beside min"),
+        (
+            "ns_steps={min:1,max:9}",
+            r"ns_steps: may draw 3.5.*; algorithm.optimizer.ns_steps wants an integer",
+        ),
+        ("adamw_lr.max=2e9", r"adamw_lr: may draw 2000000000.0; .*adamw_lr wants a number from 0 to 1"),
+        ("wieght_decay={min:0,max:1}", r"wieght_decay: no such setting: did you mean weight_decay"),
+    ],
+)
+def test_a_search_space_draws_what_may_be_typed(space: str, message: str) -> None:
+    new = "unknown" not in message
+    override = f"{'++' if new else ''}algorithm.optimizer.search_space.{space}"
+    with pytest.raises(UserError, match=message):
+        compose(["algorithm=muon" if "betas" not in space else "algorithm=adamw", override])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (
+            "{dampening: 0.5}",
+            r"optimizer.bounds.dampening: got 0.5, wants the smallest and the largest value",
+        ),
+        ("{dampening: [1, 0]}", r"bounds.dampening: got \[1, 0\], wants the smallest"),
+        ("{dampening: [0, null]}", r"bounds.dampening: got \[0, None\], wants the smallest"),
+        ("{damping: [0, 1]}", r"bounds.damping: no such setting: did you mean dampening"),
+    ],
+)
+def test_bounds_that_are_none_are_refused(bounds: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "algorithm" / "optimizer").mkdir(parents=True)
+    yaml = f"# x\n_target_: torch.optim.SGD\nlr: 0.1\ndampening: 0.0\nbounds: {bounds}\n"
+    (tmp_path / "algorithm" / "optimizer" / "damped.yaml").write_text(yaml)
+    with pytest.raises(UserError, match=message):
+        compose(["algorithm=damped"], [tmp_path])
+
+
+def test_a_setting_that_the_yaml_leaves_to_the_class_may_be_searched(tmp_path: Path) -> None:
+    (tmp_path / "algorithm" / "optimizer").mkdir(parents=True)
+    yaml = "# x\n_target_: torch.optim.RAdam\nlr: 0.1\nsearch_space: {eps: {choices: [1e-7]}}\n"
+    (tmp_path / "algorithm" / "optimizer" / "of_one.yaml").write_text(yaml)
+    point = compose(["algorithm=of_one", "trial=1"], [tmp_path])["algorithm"]["optimizer"]
+    assert point == {"_target_": "torch.optim.RAdam", "lr": 0.1, "eps": 1e-7}
