@@ -19,12 +19,15 @@ class Batch:
         weights: per-example weights, (B,), mean one by convention. Filled at the first
             :meth:`Task.backward` when a reweighting part is present, then reused, so that a
             second pass over the same batch (SAM) sees the same weights.
+        cut_from: the batch of which this is a slice, and which slice; None for others. What looks at a whole
+            batch, such as a reweighting, finds it here.
     """
 
     x: Tensor
     y: Tensor
     index: Tensor | None = None
     weights: Tensor | None = None
+    cut_from: tuple[Batch, slice] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -37,6 +40,7 @@ class Batch:
             pick(self.y),
             None if self.index is None else pick(self.index),
             None if self.weights is None else pick(self.weights),
+            (self, rows) if isinstance(rows, slice) else None,
         )
 
     def split(self, n: int) -> list[Batch]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from runner.algorithm import Algorithm
 from runner.batch import Batch, Info
 from runner.build import build_part
-from runner.kinds import NO_CLASSES
+from runner.guards import clash
 from runner.task import Task
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
@@ -71,13 +71,12 @@ class Composed(Algorithm):
 
     def compatible(self, info: Info) -> str | None:
         """The first part's reason why not; parts that exclude each other are named too."""
-        clash = self._clash(info)
         reasons = (
             f"{kind}: {reason}"
             for kind, part in self._declared()
             if hasattr(part, "compatible") and (reason := part.compatible(info)) is not None
         )
-        return clash or next(reasons, None)
+        return clash(dict(self._declared()), info) or next(reasons, None)
 
     def setup(self, task: Task) -> None:
         """Build the optimizer on the (operated) model and let every part set itself up."""
@@ -205,21 +204,6 @@ class Composed(Algorithm):
         yield from ((kind, part) for kind, part in self._named_parts() if kind != "optimizer")
         yield "optimizer", _class_of(self._optimizer_spec)
         yield from ((f"wrapper.{name}", _class_of(spec)) for name, spec in self._wrapper_specs.items())
-
-    def _clash(self, info: Info) -> str | None:
-        if "loss" in self.single and "objective" in self.single:
-            return "a loss and an objective exclude each other: an objective owns its loss"
-        if "loss" in self.single and info.task == "regression":
-            return f"loss: takes logits and class ids; {NO_CLASSES}"
-        objective = self.single.get("objective")
-        if getattr(objective, "batch_level", False) and "reweighting" in self.single:
-            return "a batch-level objective has no per-example losses to reweight"
-        if getattr(self.single.get("estimator"), "per_example", False):
-            if objective is not None:
-                return "an estimator of per-example gradients takes the loss's, not an objective's"
-            if getattr(self.single.get("surgery"), "batch_level", False):
-                return "a surgery that works on whole batches has no per-example gradients"
-        return None
 
 
 def _several(spec: Spec) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from runner.batch import Batch, Info
 from runner.cost import Cost
+from runner.errors import UserError
 from runner.kinds import KINDS, LanguageModel, LossFn
 from runner.norm import batch_norms, cumulative_statistics, frozen_statistics
 from runner.precision import autocasts
@@ -135,12 +136,17 @@ class Task:
 
         A loss with a ``penalty(params)`` adds it to each row, so that a mean over rows has it once.
         """
-        loss = self._active_loss
-        rows = self.kind.rows(self.outputs(batch, params), batch.y, loss)
-        penalty = getattr(loss, "penalty", None)
-        if penalty is None:
-            return rows
-        return rows + penalty(dict(self.model.named_parameters()) if params is None else params)
+        rows, penalty = self.losses_of(self.outputs(batch, params), batch), self._penalty(params)
+        return rows if penalty is None else rows + penalty
+
+    def losses_of(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Per-example losses, (B,), of the model's outputs on ``batch``, by the loss in force; no penalty."""
+        return self.kind.rows(outputs, batch.y, self._active_loss)
+
+    def weighted_loss(self, batch: Batch, weights: Tensor) -> Tensor:
+        """Σ wᵢ ℓᵢ / B for weights (B,), 0-d; a penalty of the loss, which is no row's, counts once."""
+        losses, penalty = weights * self.losses_of(self.outputs(batch), batch), self._penalty()
+        return losses.mean() if penalty is None else losses.mean() + penalty
 
     def token_losses(self, batch: Batch, params: Params | None = None) -> Tensor:
         """Per-token losses, (B, T).
@@ -157,7 +163,11 @@ class Task:
 
         Args:
             batch: the rows; their weights are computed here, once, where reweighting is present.
-            denominator: divide by this rather than by B, when a batch comes in pieces.
+            denominator: B, where ``batch`` is a piece (of ``split`` or ``chunks``) of a batch of B rows. Its
+                first piece has a reweighting weigh the whole batch, by :meth:`weigh`.
+
+        Raises:
+            UserError: for a piece whose loss is no mean over rows, or whose weights cannot be found.
         """
         if self._plain and batch.weights is None and denominator is None:
             # The common case: one fused loss, counted by hand rather than by hooks.
@@ -178,13 +188,32 @@ class Task:
             return self.kind.mean(self.outputs(batch), batch.y)
         return self._reduce(batch, None)
 
+    @torch.no_grad()
+    def weigh(self, batch: Batch, chunk: int | None = None) -> None:
+        """Compute the weights of ``batch`` ahead of a backward pass; pieces cut from it later have them too.
+
+        Nothing happens without a reweighting, or where the batch has weights. Costs a forward pass, ``chunk``
+        rows at a time, which leaves batch-norm statistics alone.
+        """
+        if self.reweighting is None or batch.weights is not None:
+            return
+        with frozen_statistics(batch_norms(self.model)):
+            pieces = [self._row_losses(piece) for piece in batch.chunks(chunk or len(batch))]
+        batch.weights = self.reweighting(self, batch, torch.cat(pieces))
+
     def backward_all(self, chunk: int = 1024) -> Tensor:
-        """Add the gradient of the mean loss over the whole training split, ``chunk`` rows at a time."""
+        """Add the gradient of the mean loss over the whole training split, ``chunk`` rows at a time.
+
+        Raises:
+            UserError: where the loss of a batch is no mean over its rows, and there are several pieces.
+        """
         parts = self.data.all().chunks(chunk)
         return torch.stack([self.backward(part, denominator=self.data.n) for part in parts]).sum()
 
     def per_sample_grads(self, batch: Batch) -> dict[str, Tensor]:
         """Gradient of each row's loss: parameter name -> (B, *shape). Counted as one pass over the rows.
+
+        A batch with weights (:meth:`weigh`) has them in: the mean over rows is the gradient of the batch.
 
         Raises:
             TypeError: in training mode on a model with batch norm, where a row's loss hangs on the others.
@@ -193,15 +222,18 @@ class Task:
             raise TypeError("batch norm mixes rows: per-example gradients need the model in evaluation mode")
         params = {k: p.detach() for k, p in self.model.named_parameters() if p.requires_grad}
 
-        def loss_of(at: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            row = Batch(x.unsqueeze(0), y.unsqueeze(0))
-            return self.losses(row, at).squeeze(0)
+        def loss_of(at: dict[str, Tensor], x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+            row, penalty = Batch(x.unsqueeze(0), y.unsqueeze(0)), self._penalty(at)
+            loss = self.losses_of(self.outputs(row, at), row).squeeze(0)
+            loss = loss if weight is None else weight * loss
+            return loss if penalty is None else loss + penalty
 
         # The plain kernel alone has a batching rule, but mixes types under autocast: take the slow way there.
         kernel = contextlib.nullcontext() if autocasts(self.model) else sdpa_kernel(SDPBackend.MATH)
         with kernel, self.cost.paused():
-            per_row = vmap(grad(loss_of), in_dims=(None, 0, 0), randomness="different")
-            grads = per_row(params, batch.x, batch.y)
+            weighed = None if batch.weights is None else 0
+            per_row = vmap(grad(loss_of), in_dims=(None, 0, 0, weighed), randomness="different")
+            grads = per_row(params, batch.x, batch.y, batch.weights)
         self.cost.forward += len(batch)
         self.cost.backward += len(batch)
         return grads
@@ -302,16 +334,46 @@ class Task:
         return self.own_loss if self.loss is None else self.loss
 
     def _reduce(self, batch: Batch, denominator: int | None) -> Tensor:
-        losses = self.losses(batch) if self.objective is None else self.objective(self, batch)
+        if denominator not in (None, len(batch)) and batch.weights is None and self.reweighting is not None:
+            self._weigh_piece(batch)
+        losses = self._row_losses(batch)
         if losses.dim() == 0:
-            # A batch-level objective weighs as many rows as it saw.
-            return losses if denominator is None else losses * (len(batch) / denominator)
+            if denominator not in (None, len(batch)):
+                raise UserError("the loss of a whole batch is no mean over rows: it cannot come in pieces")
+            return losses
         if batch.weights is None and self.reweighting is not None:
             with torch.no_grad():
                 batch.weights = self.reweighting(self, batch, losses.detach())
         if batch.weights is not None:
             losses = losses * batch.weights
+        if self.objective is None and (penalty := self._penalty()) is not None:
+            losses = losses + penalty  # once, whatever the rows weigh
         return losses.mean() if denominator is None else losses.sum() / denominator
+
+    def _row_losses(self, batch: Batch) -> Tensor:
+        """What is trained on, of each row, (B,), or of the batch, 0-d; without weights and penalty."""
+        if self.objective is not None:
+            return self.objective(self, batch)
+        return self.losses_of(self.outputs(batch), batch)
+
+    def _weigh_piece(self, piece: Batch) -> None:
+        """Give a piece its share of the weights of the batch that it was cut from."""
+        if piece.cut_from is None:
+            raise UserError(
+                "a reweighting weighs a whole batch, and this piece does not know its own: cut it with "
+                "split() or chunks(), or call task.weigh(batch) before"
+            )
+        whole, rows = piece.cut_from
+        self.weigh(whole, len(piece))
+        assert whole.weights is not None
+        piece.weights = whole.weights[rows]
+
+    def _penalty(self, params: Params | None = None) -> Tensor | None:
+        """The penalty on weights of the loss in force, 0-d, where it has one."""
+        penalty = getattr(self._active_loss, "penalty", None)
+        if penalty is None:
+            return None
+        return penalty(dict(self.model.named_parameters()) if params is None else params)
 
     def _forward(self, x: Tensor) -> Tensor:
         # Skips Module.__call__ where only our own counting hook would run there.

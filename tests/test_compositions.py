@@ -76,5 +76,34 @@ def trains(overrides: list[str]) -> bool:
     return True
 
 
+# Two parts each, found by what they declare.
+REFUSED = [
+    *(("batch_norm_test", objective, "not an objective's") for objective in ("mesa", "trades", "saf")),
+    ("batch_norm_test", "tract", "no per-example gradients"),
+    ("batch_norm_test", "mezo", "without backward passes"),
+    ("batch_norm_test", "ef", "the sampler draws 8"),
+    ("bo_rep", "mesa", "an objective replaces"),
+    ("bo_rep", "tract", "the surgery changes"),
+    *(("momo_adam", other, "hands on another gradient") for other in ("sam", "asam", "mezo", "ef", "tract")),
+    ("momo_adam", "clip_norm", "hands on another gradient"),
+    ("momo_adam", "quantized_distillation", "hands on another gradient"),
+    ("tract", "mezo", "the estimator makes none"),
+    ("quantized_distillation", "mezo", "the estimator makes none"),
+    ("tract", "econtrol", "the estimator splits them"),
+    ("mesa", "ef", None), ("bo_rep", "sam", None), ("momo_adam", "linupper", None), ("sam", "tract", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second", "reason"), REFUSED)
+def test_pairs_that_mean_something_else_together_are_refused(
+    first: str, second: str, reason: str | None
+) -> None:
+    kinds = {name: kind for kind, names in parts_by_kind().items() for name in names}
+    chosen = [f"algorithm/{kinds[name]}={name}" for name in (first, second) if kinds[name] != "transform"]
+    chosen += [f"algorithm/transform=[{name}]" for name in (first, second) if kinds[name] == "transform"]
+    found = subject(compose(["workload=digits", "algorithm=composed", *chosen]), []).refusal
+    assert found is None if reason is None else reason in str(found)
+
+
 def one_line(reason: str) -> bool:
     return bool(reason.strip()) and "\n" not in reason

@@ -21,6 +21,8 @@ class Workers:
     A subclass names the tensors that a worker keeps in :attr:`keeps`, each (workers, weights), and writes
     :meth:`exchange`.
 
+    A reweighting weighs the whole batch, in a forward pass of its own, before the workers have their shares.
+
     Args:
         workers: how many, at least 1; each takes an equal share of a batch, in order.
         ratio: share of the coordinates that a message holds, k / d over the whole gradient, in (0, 1].
@@ -31,6 +33,8 @@ class Workers:
     """
 
     keeps: ClassVar[tuple[str, ...]] = ()
+    splits_batches: ClassVar[bool] = True
+    changes_gradient: ClassVar[bool] = True
 
     def __init__(self, workers: int = 10, ratio: float = 0.1, compressor: str = "top_k") -> None:
         if not workers >= 1:
@@ -95,6 +99,7 @@ class Workers:
 
     def _gradients(self, task: Task, batch: Batch) -> tuple[list[Tensor], Tensor]:
         losses, rows = [], []
+        task.weigh(batch)
         for piece in self._pieces(batch):
             for p in task.params:
                 p.grad = None

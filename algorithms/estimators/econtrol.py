@@ -23,7 +23,7 @@ class EControl(FirstInFull):
         ``sampler=label_shards`` makes them differ. Compare at equal bytes (cost/bytes_sent) and equal steps.
     Deviations: k is of the whole gradient, not of each tensor. Momentum, which the paper has not, is the
         server's optimizer's. Batch-norm statistics are of all workers, one behind the other. A reweighting
-        weighs within each worker's rows.
+        weighs the whole batch, at the price of a forward pass more; what that takes is not counted as sent.
 
     Args:
         workers: how many; each takes an equal share of a batch.

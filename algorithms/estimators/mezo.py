@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,9 @@ class MeZO:
     Raises:
         ValueError: for a hyperparameter outside its range.
     """
+
+    changes_gradient: ClassVar[bool] = True
+    forward_only: ClassVar[bool] = True
 
     def __init__(self, eps: float = 1e-3, n_samples: int = 1) -> None:
         if not eps > 0:

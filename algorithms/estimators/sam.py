@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,8 @@ class SAM:
     Raises:
         ValueError: for a negative rho.
     """
+
+    changes_gradient: ClassVar[bool] = True
 
     def __init__(self, rho: float = 0.05, adaptive: bool = False) -> None:
         if not rho >= 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class QuantizedDistillation:
     Raises:
         ValueError: for a value outside its range.
     """
+
+    changes_gradient: ClassVar[bool] = True  # that of the loss at Q(w) moves w
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ class SAF:
         self.seen = torch.zeros(rows, dtype=torch.int64, device=device)
         classes = 2 if task.info.task == "binary" else task.info.num_classes
         self.past = torch.zeros(self.distance + 1, rows, classes, device=device)
-        self._last: Batch | None = None
+        self._last: tuple[Batch | None, int] = None, 0  # a batch, and how many of its rows have been counted
 
     def __call__(self, task: Task, batch: Batch) -> Tensor:
         """The rows' losses, (B,), in nats."""
@@ -85,15 +85,23 @@ class SAF:
         if batch.index is None:
             return losses
         logits = logits_of(outputs)
-        if batch is not self._last:  # a second pass over a batch (SAM's) is no other epoch
+        if self._comes_first(batch):
             self._keep(logits.detach(), batch.index)
-            self._last = batch
         epoch = self.seen[batch.index] - 1
         # Not by masks as indices, which would wait: rows that are out of season count zero times.
         season = (epoch > self.start) & (epoch < self.end)
         past = self.past[(epoch - self.distance) % (self.distance + 1), batch.index].to(logits.dtype)
         distances = divergence(past, logits, self.temperature)
         return losses + self.lam * self.temperature**2 * season * distances
+
+    def _comes_first(self, batch: Batch) -> bool:
+        """Whether its rows are not counted yet: a second pass over a batch, or a piece, is no other epoch."""
+        whole, rows = (batch, slice(None)) if batch.cut_from is None else batch.cut_from
+        start, stop, _ = rows.indices(len(whole))
+        counted = self._last[1] if whole is self._last[0] else 0
+        if start >= counted:
+            self._last = whole, stop
+        return start >= counted
 
     def _keep(self, logits: Tensor, index: Tensor) -> None:
         epoch = self.seen[index]

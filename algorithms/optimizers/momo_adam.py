@@ -26,8 +26,9 @@ class MomoAdam(Joint):
     State: 2 tensors per parameter (m, v), two numbers and a step count.
     Cost: 1 forward, 1 backward.
     Pitfalls: lr is an upper limit of the step size, and what a schedule scales. It wants the loss whose
-        gradient it is, and a lower bound of it: losses with a floor far above 0 (label smoothing, language)
-        call for a higher lower_bound. A negative loss makes steps of 0.
+        gradient it is (one of another point, a compressed or a clipped one is refused), and a lower bound of
+        it: losses with a floor far above 0 (label smoothing, language) call for a higher lower_bound. A
+        negative loss makes steps of 0.
     Deviations: the authors' online estimate of f* is left out. Groups with different λ, of which the authors'
         code has one, take ⟨m, x⟩ and ‖m‖² with a factor of 1 / (1 + lr·λ) each: the exact minimiser of the
         same model. Bias correction counts the optimizer's steps, not each parameter's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -51,6 +51,8 @@ class BORep:
     Raises:
         ValueError: for a value outside its range.
     """
+
+    own_gradients: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class BORep:
 
     def lower(self, task: Task, batch: Batch, x: Tensor) -> Tensor:
         """G: the weighted mean loss, 0-d."""
-        return (self._weights(x, batch) * task.losses(batch)).mean()
+        return task.weighted_loss(batch, self._weights(x, batch))
 
     def upper(self, task: Task, clean: Batch) -> Tensor:
         """F: the mean loss on clean rows, 0-d."""

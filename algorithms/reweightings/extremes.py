@@ -17,7 +17,7 @@ class Extremes(ByPlace):
     State: none.
     Cost: 1 forward, 1 backward.
     Pitfalls: rows with wrong labels are at the upper end, and weigh most. One corrupt row sets the range.
-        The range is that of the batch it is given, so pieces of a batch give other weights. A row of a
+        The range is that of a whole batch, also where this comes in pieces. A row of a
         language model is weighed as a whole. The logged training loss is the weighted one.
     Deviations: weights are scaled to sum to B rather than 1, so that uniform weights are ones.
 

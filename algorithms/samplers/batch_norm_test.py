@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ class BatchNormTest:
     Pitfalls: not about batch normalisation, with which a row has no gradient of its own. B never falls. The
         budget is in rows, so larger batches are fewer steps. The test waits for the device, and holds
         ``chunk`` gradients in memory. A step takes all B rows in one pass.
-    Deviations: the variance is merged exactly over chunks of the whole batch. The rows' own losses count,
-        without a reweighting.
+    Deviations: the variance is merged exactly over chunks of the whole batch. Rows count as much as a
+        reweighting has them count, at the price of one more forward pass a test.
 
     Args:
         eta: η, in (0, 1) in the paper; positive.
@@ -41,7 +41,7 @@ class BatchNormTest:
         ValueError: for a hyperparameter outside its range.
     """
 
-    per_example = True
+    per_example: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class BatchNormTest:
         self.eta, self.initial, self.most = float(eta), int(initial), most
         self.every, self.chunk = int(every), int(chunk)
         self.syncs_every = self.every
+        self.least_rows = self.initial
         self.size: int = self.initial
         self.steps = 0
 
@@ -77,6 +78,7 @@ class BatchNormTest:
         batch = task.data.next(self.size)
         self.steps += 1
         if self.steps % self.every == 0 and self.size < self._cap:
+            task.weigh(batch, self.chunk)
             variance, square = moments(task.per_sample_grads(part) for part in batch.chunks(self.chunk))
             rows = wanted(float(variance), float(square), self.size, self.eta)
             self.size = int(min(self._cap, rows))

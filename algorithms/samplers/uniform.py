@@ -29,7 +29,7 @@ class Uniform:
     def __init__(self, batch_size: int | None = None) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.batch_size = batch_size
+        self.batch_size = self.least_rows = batch_size
 
     def __call__(self, task: Task) -> Batch:
         """The next rows of the training split, augmented as the workload augments them."""

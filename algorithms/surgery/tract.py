@@ -25,7 +25,8 @@ class TrAct:
     Cost: 1 forward, 1 backward.
     Pitfalls: the first layer's gradient norm changes, so clipping interacts. Patches of a convolution are
         laid out in memory: k² times its input. The first layer is the first one registered. Pieces of a
-        batch are preconditioned one by one. Second derivatives see the changed gradient.
+        batch would be preconditioned one by one: what splits batches is refused. Second derivatives see the
+        changed gradient.
     Deviations: none. The authors' ``cholesky_inverse`` option is wrong and left out.
 
     Forward passes are bit for bit those of the model; parameters keep their names and identity.
@@ -39,6 +40,7 @@ class TrAct:
 
     function_preserving: ClassVar[bool] = True
     batch_level: ClassVar[bool] = True
+    changes_gradient: ClassVar[bool] = True
 
     def __init__(self, lam: float = 0.1) -> None:
         if not lam > 0:

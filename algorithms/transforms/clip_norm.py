@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -29,6 +31,8 @@ class ClipNorm:
     Raises:
         ValueError: for a max_norm that is not above 0.
     """
+
+    changes_gradient: ClassVar[bool] = True
 
     def __init__(self, max_norm: float = 1.0) -> None:
         if not max_norm > 0:

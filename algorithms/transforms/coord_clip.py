@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,8 @@ class CoordClip:
     Raises:
         ValueError: for a fraction outside [0, 1).
     """
+
+    changes_gradient: ClassVar[bool] = True
 
     def __init__(self, fraction: float = 0.1) -> None:
         if not 0 <= fraction < 1:

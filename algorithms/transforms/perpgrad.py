@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,8 @@ class PerpGrad:
     Args:
         rescale: whether the projected gradient gets back the norm of the gradient.
     """
+
+    changes_gradient: ClassVar[bool] = True
 
     def __init__(self, rescale: bool = True) -> None:
         self.rescale = rescale

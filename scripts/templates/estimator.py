@@ -16,9 +16,11 @@ class MyMethod:
     Defaults: pieces 2 (ours).
     State: none.
     Cost: 1 forward, 1 backward.
-    Pitfalls: none known.
+    Pitfalls: a reweighting costs one more forward pass.
     Deviations: none.
     """
+
+    splits_batches = True
 
     def __init__(self, pieces: int = 2) -> None:
         if pieces < 1:

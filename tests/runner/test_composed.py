@@ -383,6 +383,36 @@ def flagged(**flags: Any) -> Callable[[], Any]:
         ),
         ({"objective": flagged(), "estimator": flagged(per_example=True)}, "not an objective's"),
         ({"surgery": flagged(batch_level=True), "estimator": flagged(per_example=True)}, "whole batches"),
+        ({"objective": flagged(), "sampler": flagged(per_example=True)}, "sampler: its per-example"),
+        (
+            {"objective": flagged(), "transform": {"t": flagged(per_example=True)}},
+            "transform.t: its per-example",
+        ),
+        ({"surgery": flagged(batch_level=True), "sampler": flagged(per_example=True)}, "whole batches"),
+        ({"sampler": flagged(per_example=True), "estimator": flagged(forward_only=True)}, "backward passes"),
+        ({"objective": flagged(), "reweighting": flagged(own_gradients=True)}, "an objective replaces"),
+        (
+            {"surgery": flagged(changes_gradient=True), "reweighting": flagged(own_gradients=True)},
+            "the surgery changes",
+        ),
+        (
+            {"surgery": flagged(changes_gradient=True), "estimator": flagged(forward_only=True)},
+            "the estimator makes none",
+        ),
+        (
+            {"objective": flagged(changes_gradient=True), "estimator": flagged(forward_only=True)},
+            "the estimator makes none",
+        ),
+        (
+            {"objective": flagged(batch_level=True), "estimator": flagged(splits_batches=True)},
+            "the estimator splits them",
+        ),
+        (
+            {"surgery": flagged(batch_level=True), "estimator": flagged(splits_batches=True)},
+            "the estimator splits them",
+        ),
+        ({"sampler": flagged(workers=10), "estimator": flagged(workers=4)}, "deals rows to 10 workers"),
+        ({"sampler": flagged(least_rows=8), "estimator": flagged(workers=10)}, "the sampler draws 8"),
     ],
 )
 def test_clashes_are_reported(parts: dict[str, Any], reason: str) -> None:
@@ -396,10 +426,30 @@ def test_clashes_are_reported(parts: dict[str, Any], reason: str) -> None:
         {"loss": flagged(), "reweighting": flagged(), "estimator": flagged(per_example=True)},
         {"objective": flagged(batch_level=True), "estimator": flagged()},
         {"surgery": flagged(), "estimator": flagged(per_example=True)},
+        {"surgery": flagged(changes_gradient=True), "estimator": flagged(changes_gradient=True)},
+        {"objective": flagged(), "estimator": flagged(forward_only=True), "sampler": flagged(least_rows=1)},
+        {"objective": flagged(), "estimator": flagged(splits_batches=True)},
+        {"reweighting": flagged(own_gradients=True), "estimator": flagged(splits_batches=True)},
+        {"sampler": flagged(workers=4, least_rows=8), "estimator": flagged(workers=4)},
+        {"sampler": flagged(workers=4), "estimator": flagged()},
     ],
 )
 def test_what_goes_together_is_not_refused(parts: dict[str, Any]) -> None:
     assert Composed(SGD, **parts).compatible(make_info()) is None
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"estimator": flagged(changes_gradient=True)}, {"transform": {"t": flagged(changes_gradient=True)}}],
+)
+def test_a_loss_and_another_gradient_are_no_pair(part: dict[str, Any]) -> None:
+    class Paired(torch.optim.SGD):
+        needs_loss = True
+
+    assert Composed(SGD, **part).compatible(make_info()) is None
+    for spec in (Paired, {"_target_": "algorithms.optimizers.momo_adam.MomoAdam"}):
+        reason = Composed(spec, **part).compatible(make_info())
+        assert str(reason).startswith("optimizer: needs the loss and its gradient at the same point")
 
 
 def test_surgery_opens_the_division_unless_it_preserves_the_function() -> None:

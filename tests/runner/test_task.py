@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.cost import Cost
+from runner.errors import UserError
 from runner.task import Task
 from tests.problems import through_disk
 from tests.tasks import (
@@ -203,15 +204,15 @@ def test_an_objective_owns_its_forward_passes() -> None:
     close(grads(task), [3 * g for g in slopes])
 
 
-def test_a_batch_level_objective_weighs_as_many_rows_as_it_saw() -> None:
+def test_a_batch_level_objective_wants_the_whole_batch() -> None:
     task = classification()
     task.objective = lambda at, b: at.outputs(b).logsumexp((0, 1))
     batch = task.data.next(6)
     slopes = by_hand(task, task.model(batch.x).logsumexp((0, 1)))
-    task.backward(batch)
+    task.backward(batch, denominator=6)
     close(grads(task), slopes)
-    task.backward(batch, denominator=24)
-    close(grads(task), [g / 4 for g in slopes])
+    with pytest.raises(UserError, match="no mean over rows"):
+        task.backward(batch, denominator=24)
 
 
 @pytest.mark.parametrize("chunk", [24, 7, 1])
@@ -304,13 +305,17 @@ def test_hvp_leaves_gradients_and_statistics_alone() -> None:
 # -- meters --------------------------------------------------------------------------------------------
 
 
+def in_pieces(task: Task, batch: Batch) -> None:
+    for piece in batch.chunks(3):
+        task.backward(piece, denominator=8)
+
+
 @pytest.mark.parametrize(
     ("call", "forward", "backward", "hvp"),
     [
         (lambda t, b: t.backward(b), 8, 8, 0),
         (lambda t, b: [t.backward(b), t.backward(b)], 16, 16, 0),
-        (lambda t, b: t.backward(b, denominator=16), 8, 8, 0),
-        (lambda t, b: [t.backward(p, denominator=8) for p in b.chunks(3)], 8, 8, 0),
+        (in_pieces, 8, 8, 0),
         (lambda t, b: t.outputs(b), 8, 0, 0),
         (lambda t, b: t.outputs(b).sum().backward(), 8, 8, 0),
         (lambda t, b: t.losses(b).mean().backward(), 8, 8, 0),
@@ -339,7 +344,8 @@ def test_meters_are_exact(call: Any, forward: int, backward: int, hvp: int, part
     batch = task.data.next()
     before = meters(task)
     call(task, batch)
-    assert [b - a for a, b in zip(before, meters(task), strict=True)] == [forward, backward, hvp, 0]
+    weighed = 8 if part == "reweighting" and call is in_pieces else 0  # in a pass of its own
+    assert [b - a for a, b in zip(before, meters(task), strict=True)] == [forward + weighed, backward, hvp, 0]
 
 
 def test_paused_meters_stand_still_but_for_drawn_rows() -> None:
