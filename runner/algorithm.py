@@ -47,6 +47,13 @@ class Algorithm:
     def exit_eval(self, task: Task) -> None:
         """Put the training weights back; charged. The harness restores them bit for bit afterwards."""
 
+    def broken_promise(self, task: Task) -> str | None:
+        """How the weights now in the model break what the method promises of them, or None; cheap.
+
+        Called between :meth:`enter_eval` and :meth:`exit_eval`, by checks alone.
+        """
+        return None
+
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Validation metrics of the last evaluation; called only where ``uses_metrics`` is true."""
 
@@ -66,9 +73,12 @@ class Part:
     """Optional base of a part: every hook a part may have, as a no-op. A part may have any subset of these.
 
     ``setup(task)`` runs once, charged · ``compatible(info)`` gives a reason why not · ``after_step(task)``
-    runs behind each optimizer step · ``swap_in/swap_out(task)`` run around evaluations, charged ·
-    ``observe(metrics)`` needs ``uses_metrics = True`` · ``report()`` gives scalars to log ·
-    ``state_dict/load_state_dict`` hold all that training changes.
+    runs behind each optimizer step · ``swap_in/swap_out(task)`` put other weights in place around an
+    evaluation, charged · ``map_evaluated(task, trained)`` changes in place the weights that are evaluated,
+    whichever they are; ``trained`` are copies of those that train · ``broken_promise(task, trained)`` says
+    how the evaluated weights break what the part promises of them, or None · ``observe(metrics)`` needs
+    ``uses_metrics = True`` · ``report()`` gives scalars to log · ``state_dict/load_state_dict`` hold all that
+    training changes.
     """
 
     syncs_every: ClassVar[int] = 0

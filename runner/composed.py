@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from runner.algorithm import Algorithm
@@ -33,10 +34,14 @@ class Composed(Algorithm):
     parameter groups, each ``wrapper`` with the optimizer, the others with no arguments.
     ``transform`` and ``wrapper`` also take a mapping of name -> config, applied in order.
 
-    Hooks (``setup``, ``after_step``, ``swap_in``, ...) run in the order of :data:`KINDS`, ``swap_out`` in
-    the reverse. Of a wrapped optimizer the outermost wrapper has the hooks. Optimizers and wrappers are
-    built at set-up only, so their ``compatible`` and ``uses_metrics`` are read from the class:
-    ``compatible`` is a static method there.
+    Hooks (``setup``, ``report``, ...) run in the order of :data:`KINDS`; ``after_step`` begins with the
+    optimizer, whose step it completes. Of a wrapped optimizer the outermost wrapper has the hooks. Optimizers
+    and wrappers are built at set-up only, so their ``compatible`` and ``uses_metrics`` are read from the
+    class: ``compatible`` is a static method there.
+
+    For an evaluation the part with a ``swap_in`` puts its weights in place (an average stands in for an
+    optimizer that has one), then the part with a ``map_evaluated`` changes the weights that are there
+    (quantisation, a mask). Two of a sort exclude each other.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Composed(Algorithm):
         self.transforms = {name: build_part(f"transform.{name}", spec) for name, spec in transforms.items()}
         self.single = {kind: build_part(kind, spec) for kind, spec in given.items()}
         self.optimizer: Any = None
+        self._trained: list[Tensor] | None = None  # while an evaluation lasts
         self.predict = getattr(self.single.get("loss"), "predict", None)
         self.uses_metrics = any(getattr(part, "uses_metrics", False) for _, part in self._declared())
         self.open_division = "surgery" in self.single and not getattr(
@@ -121,7 +127,11 @@ class Composed(Algorithm):
         self._transforms = list(self.transforms.values())
         self._needs_loss = getattr(self.optimizer, "needs_loss", False)
         self._average = single.get("average")
-        self._after = [p.after_step for _, p in self._named_parts() if hasattr(p, "after_step")]
+        parts = [part for _, part in self._named_parts()]
+        completed = sorted(parts, key=lambda part: part is not self.optimizer)  # stable
+        self._after = [part.after_step for part in completed if hasattr(part, "after_step")]
+        self._swap = next((part for part in reversed(parts) if hasattr(part, "swap_in")), None)
+        self._map = next((part for part in parts if hasattr(part, "map_evaluated")), None)
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -149,17 +159,36 @@ class Composed(Algorithm):
             self._average.update(task)
         return loss
 
+    @torch.no_grad()
     def enter_eval(self, task: Task) -> None:
-        """Let parts that evaluate other weights (averages, schedule-free optimizers) put them in place."""
-        for _, part in self._named_parts():
-            if hasattr(part, "swap_in"):
-                part.swap_in(task)
+        """Put the weights in place that are evaluated; a second call changes nothing."""
+        if self._trained is not None:
+            return
+        self._trained = [p.detach().clone() for p in task.params] if self._map is not None else []
+        if self._swap is not None:
+            self._swap.swap_in(task)
+        if self._map is not None:
+            self._map.map_evaluated(task, self._trained)
 
+    @torch.no_grad()
     def exit_eval(self, task: Task) -> None:
-        """Undo :meth:`enter_eval`, last part first."""
-        for _, part in reversed(list(self._named_parts())):
-            if hasattr(part, "swap_out"):
-                part.swap_out(task)
+        """Undo :meth:`enter_eval`."""
+        if self._trained is None:
+            return
+        if self._swap is not None:
+            self._swap.swap_out(task)
+        if self._map is not None:  # behind swap_out, which knows nothing of the map
+            torch._foreach_copy_(task.params, self._trained)
+        self._trained = None
+
+    def broken_promise(self, task: Task) -> str | None:
+        """How the evaluated weights break what a part promises of them; the first fault, or None."""
+        for kind, part in self._named_parts():
+            if hasattr(part, "broken_promise"):
+                fault = part.broken_promise(task, self._trained or [])
+                if fault is not None:
+                    return f"{kind}: {fault}"
+        return None
 
     def observe(self, metrics: Mapping[str, float]) -> None:
         """Hand validation metrics to the parts that declare ``uses_metrics``."""

@@ -101,7 +101,24 @@ def _workers(parts: Parts, info: Info) -> str | None:
     return None
 
 
+def _two_swaps(parts: Parts, info: Info) -> str | None:
+    names = [name for name, part in parts.items() if hasattr(part, "swap_in")]
+    if len(names) < 2 or set(names) == {
+        "average",
+        "optimizer",
+    }:  # an average stands in for the optimizer's own
+        return None
+    return f"{' and '.join(names)} each evaluate weights of their own, and only one of them can"
+
+
+def _two_maps(parts: Parts, info: Info) -> str | None:
+    names = [name for name, part in parts.items() if hasattr(part, "map_evaluated")]
+    if len(names) < 2:
+        return None
+    return f"{' and '.join(names)} both change the weights that are evaluated: one would undo the other"
+
+
 RULES: tuple[Rule, ...] = (
     _two_losses, _loss_without_classes, _nothing_to_reweight, _per_example, _own_gradients,
-    _no_backward_pass, _other_gradient, _whole_batches, _workers,
+    _no_backward_pass, _other_gradient, _whole_batches, _workers, _two_swaps, _two_maps,
 )  # fmt: skip

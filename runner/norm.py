@@ -1,11 +1,11 @@
-"""Batch-norm statistics: finding them, and estimating them anew; modules in evaluation mode for a while."""
+"""Batch-norm statistics: finding and freezing them; modules in evaluation mode for a while."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -14,18 +14,10 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
-@contextmanager
-def cumulative_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Start the statistics afresh and let every batch inside weigh the same."""
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+def running_statistics(model: nn.Module) -> list[Tensor]:
+    """Running means and variances, which an average of the weights takes an average of, too."""
+    both = [s for norm in batch_norms(model) for s in (norm.running_mean, norm.running_var)]
+    return [statistic for statistic in both if statistic is not None]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from runner.batch import Batch, Info
 from runner.cost import Cost
 from runner.errors import UserError
 from runner.kinds import KINDS, LanguageModel, LossFn
-from runner.norm import batch_norms, cumulative_statistics, frozen_statistics
+from runner.norm import batch_norms, frozen_statistics
 from runner.precision import autocasts
 from runner.seeding import derive
 from runner.stream import Stream
@@ -103,25 +103,6 @@ class Task:
             for surgery in self._surgeries:
                 fresh = surgery(fresh, self)
         self.model.load_state_dict(fresh.state_dict())
-
-    def refresh_norm_stats(self, batches: int = 50) -> None:
-        """Re-estimate batch-norm statistics at the present weights; a no-op for other models.
-
-        Passes over ``batches`` training batches from a stream of its own, so the training stream
-        does not move; always the same ones, so that the statistics are a function of the weights, however
-        often one evaluates. The forward passes are charged; the rows do not count against the budget.
-        """
-        norms = batch_norms(self.model)
-        if not norms:
-            return
-        stream = self.data.clone("norm statistics")
-        stream.cost = Cost()
-        was_training = self.model.training
-        self.model.train()
-        with torch.no_grad(), cumulative_statistics(norms):
-            for _ in range(batches):
-                self.model(stream.next().x)
-        self.model.train(was_training)
 
     # -- losses and gradients ----------------------------------------------------------------------
 

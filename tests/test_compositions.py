@@ -73,6 +73,10 @@ def trains(overrides: list[str]) -> bool:
     assert torch.stack(losses).isfinite().all(), f"losses {torch.stack(losses).tolist()}"
     values = [v for row in trial.rows for k, v in row.items() if k.startswith("validation/")]
     assert values and all(map(math.isfinite, values)), f"evaluated to {values}"
+    task, algorithm = trial.pieces.task, trial.pieces.algorithm
+    algorithm.enter_eval(task)
+    assert algorithm.broken_promise(task) is None
+    algorithm.exit_eval(task)
     return True
 
 

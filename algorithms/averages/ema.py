@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.norm import batch_norms
+from runner.norm import running_statistics
 from runner.task import Task
 
 
@@ -40,8 +40,7 @@ class EMA:
 
     def setup(self, task: Task) -> None:
         """Start at the present weights."""
-        statistics = [s for norm in batch_norms(task.model) for s in (norm.running_mean, norm.running_var)]
-        self._live = [*task.params, *(s for s in statistics if s is not None)]
+        self._live = [*task.params, *running_statistics(task.model)]
         self._mean = [tensor.detach().clone() for tensor in self._live]
         self._training: list[Tensor] | None = None
         self.steps = 0

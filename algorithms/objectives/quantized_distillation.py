@@ -25,11 +25,12 @@ class QuantizedDistillation:
     Update: ℓ = α T² · KL(softmax(zₜ / T) ‖ softmax(z / T)) + (1 − α) · CE, z the logits at Q(w), zₜ a
         teacher's; its gradient with respect to Q(w) moves w. Q: in buckets of ``bucket`` weights of a tensor,
         b their smallest and a their range, w ↦ a · round((w − b) / a · (s − 1)) / (s − 1) + b, s = 2^bits,
-        half to even. Evaluations see Q(w).
+        half to even. Evaluations see Q(w), or Q of the weights that an average or a
+        schedule-free optimizer evaluates.
     Defaults: alpha 0.7, temperature 2, bucket 256, kl_reduction element (authors' code: the KL is divided by
         the number of classes; batchmean does not); bits 4, one of theirs. teach 0.3 and teach_lr 1e-3 (AdamW)
         are ours.
-    State: the teacher, 1 tensor per parameter; a copy of the weights at evaluations.
+    State: the teacher, 1 tensor per parameter.
     Cost: 2 forward, 1 backward.
     Pitfalls: all parameters are quantised, biases and norms too, unless a model has a first or last layer
         worth sparing. The teacher's rows count as drawn, so a schedule begins where these leave it, and the
@@ -90,7 +91,6 @@ class QuantizedDistillation:
         steps = max(1, round(self.teach * task.info.budget_samples / task.data.batch_size))
         fit(self.teacher, steps, self.teach_lr)
         self.teacher.model.eval()
-        self._full: list[Tensor] | None = None
 
     def __call__(self, task: Task, batch: Batch) -> Tensor:
         """The rows' losses, (B,), in nats."""
@@ -116,18 +116,16 @@ class QuantizedDistillation:
         return quantise(w.detach(), self.levels, self.bucket)
 
     @torch.no_grad()
-    def swap_in(self, task: Task) -> None:
-        """Put the quantised weights into the model; a second call changes nothing."""
-        if self._full is None:
-            self._full = [p.detach().clone() for p in task.params]
-            torch._foreach_copy_(task.params, [self.quantised(p) for p in self._full])
+    def map_evaluated(self, task: Task, trained: list[Tensor]) -> None:
+        """Quantise the weights that are evaluated, be they trained or averaged."""
+        torch._foreach_copy_(task.params, [self.quantised(p) for p in task.params])
 
-    @torch.no_grad()
-    def swap_out(self, task: Task) -> None:
-        """Put the full weights back, bit for bit; without a :meth:`swap_in` before, nothing."""
-        if self._full is not None:
-            torch._foreach_copy_(task.params, self._full)
-            self._full = None
+    def broken_promise(self, task: Task, trained: list[Tensor]) -> str | None:
+        """Each bucket of the evaluated weights has at most 2^bits values."""
+        for name, p in task.model.named_parameters():
+            if p.requires_grad and (found := most_values(p.detach(), self.bucket)) > self.levels:
+                return f"{name} has {found} values in a bucket, {self.levels} are allowed"
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the teacher's weights are kept by the task."""
@@ -139,12 +137,23 @@ class QuantizedDistillation:
 
 def quantise(w: Tensor, levels: int, bucket: int | None = None) -> Tensor:
     """Round ``w`` to ``levels`` evenly spaced values between the ends of each bucket, ends included."""
+    rows = in_buckets(w, bucket)
+    low, high = torch.aminmax(rows, dim=1, keepdim=True)
+    span = torch.where(high - low < 1e-10, 1.0, high - low)
+    steps = torch.round((rows - low) / span * (levels - 1)) / (levels - 1)
+    return (steps * span + low).flatten()[: w.numel()].view(w.shape)
+
+
+def in_buckets(w: Tensor, bucket: int | None) -> Tensor:
+    """The entries of ``w``, a bucket a row, (n, bucket); the last row filled up with the last entry."""
     flat = w.flatten()
     size = flat.numel() if bucket is None else min(bucket, flat.numel())
     missing = -flat.numel() % size
     padded = torch.cat([flat, flat[-1:].expand(missing)]) if missing else flat
-    rows = padded.view(-1, size)
-    low, high = torch.aminmax(rows, dim=1, keepdim=True)
-    span = torch.where(high - low < 1e-10, 1.0, high - low)
-    steps = torch.round((rows - low) / span * (levels - 1)) / (levels - 1)
-    return (steps * span + low).flatten()[: flat.numel()].view(w.shape)
+    return padded.view(-1, size)
+
+
+def most_values(w: Tensor, bucket: int | None) -> int:
+    """The largest number of different values in a bucket of ``w``."""
+    ordered = in_buckets(w, bucket).sort(1).values
+    return int((ordered.diff(dim=1) != 0).sum(1).max()) + 1

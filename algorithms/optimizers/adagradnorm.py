@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from algorithms.optimizers._common import Closure, ParamsT, evaluate, non_negative
 from algorithms.optimizers._joint import Joint, Part, joined, norm
@@ -57,3 +58,7 @@ class AdaGradNorm(Joint):
         for group, params, grads in parts:
             factor = (-group["lr"] / self.shared["squares"].sqrt()).to(params[0].dtype)
             torch._foreach_add_(params, torch._foreach_mul(grads, factor))
+
+    def step_size(self, group: dict[str, Any]) -> Tensor | float:
+        """lr / √S, 0-d."""
+        return group["lr"] / self.shared["squares"].sqrt() if self.shared else 0.0

@@ -76,6 +76,12 @@ class DoG(Joint):
             factor = (-group["lr"] * size).to(of_group[0].dtype)
             torch._foreach_add_(of_group, torch._foreach_mul(of_grads, factor))
 
+    def step_size(self, group: dict[str, Any]) -> Tensor | float:
+        """lr·r / √G, 0-d."""
+        if not self.shared:
+            return 0.0
+        return group["lr"] * self.shared["radius"] / self.shared["squares"].sqrt()
+
     def report(self) -> dict[str, float]:
         """The distance r."""
         return {"radius": float(self.shared["radius"])} if self.shared else {}

@@ -74,6 +74,10 @@ class Lars(torch.optim.Optimizer):
                 )
         return loss
 
+    def step_size(self, group: dict[str, Any]) -> float:
+        """lr, in "2017" times κ: the share of its norm that a tensor moves, less the momentum."""
+        return group["lr"] * (group["trust"] if group["variant"] == "2017" else 1.0)
+
     def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]
         if not state:

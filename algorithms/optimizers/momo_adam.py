@@ -124,6 +124,12 @@ class MomoAdam(Joint):
         torch._foreach_add_(scales, root * part.group["eps"])
         return m, list(torch._foreach_div(m, scales))
 
+    def step_size(self, group: dict[str, Any]) -> Tensor | float:
+        """τ, 0-d."""
+        if self._tau is None:
+            return 0.0
+        return self._tau.clamp_max(group["lr"] / (1 - self.beta1 ** self.shared["step"]))
+
     def report(self) -> dict[str, float]:
         """The last step size, before lr limits it."""
         return {} if self._tau is None else {"tau": float(self._tau)}

@@ -145,8 +145,11 @@ class Prodigy(Joint):
         return self.shared
 
     def _advance(self) -> float:
-        """Count the step; the correction of the moments' bias."""
+        """Count the step; b."""
         self.shared["step"] += 1
+        return self._correction()
+
+    def _correction(self) -> float:
         t = self.shared["step"]
         return math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t) if self.bias_correction else 1.0
 
@@ -162,6 +165,10 @@ class Prodigy(Joint):
         torch._foreach_mul_(scaled, (rate / (self.d0 * (1 - self.beta3))).to(dtype))
         torch._foreach_lerp_(s, scaled, 1 - self.beta3)
         return vector(s).abs().sum()  # several times as fast as norms on a CPU
+
+    def step_size(self, group: dict[str, Any]) -> Tensor | float:
+        """d·lr·b, 0-d."""
+        return self.shared["d"] * (group["lr"] * self._correction()) if self.shared else 0.0
 
     def report(self) -> dict[str, float]:
         """The estimate d."""

@@ -28,11 +28,14 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
     Pitfalls: the method replaces the schedule and has a warm-up of its own, so its preset has no schedule.
         One that is put in all the same scales γ but not the weights of the average: as γ shrinks, late
         iterates that hardly move any more go on counting in full. The authors advise an lr 1-10 times
-        AdamW's, and β₁ 0.95 or 0.98 on very long runs. Batch norms need their statistics at x: they are
-        estimated anew for every evaluation, which is charged. A wrapper or an average sees y, not x.
+        AdamW's, and β₁ 0.95 or 0.98 on very long runs. A wrapper or an average sees y, not x; an average is
+        evaluated in place of x.
     Deviations: from the paper, as in the code: v is corrected for its bias as Adam's, where Algorithm 1 has
         √(1 − β₂ᵗ) in γ (and so in λ's factor and in c), and weights follow the largest γ so far. From the
         code: warm-up counts the trained samples, as our schedules do; a group waits for its first gradient.
+        Batch norms are evaluated with the running statistics of training, those of y, as in AlgoPerf's
+        submission; the authors advise to estimate them anew at x, which would cost forward passes at every
+        evaluation (docs/scoring.md).
 
     Args:
         params: parameters or parameter groups.
@@ -157,12 +160,18 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
             group["averaged"] = averaged
 
     def swap_in(self, task: Task) -> None:
-        """:meth:`eval`, and batch-norm statistics to match; for evaluations."""
-        if not self.param_groups[0]["averaged"]:
-            self.eval()
-            if self.state:  # before the first step, x is y
-                task.refresh_norm_stats()
+        """:meth:`eval`, for evaluations."""
+        self.eval()
 
     def swap_out(self, task: Task) -> None:
-        """:meth:`train`; statistics are the harness's to restore."""
+        """:meth:`train`."""
         self.train()
+
+    def step_size(self, group: dict[str, Any]) -> float:
+        """γ."""
+        return group["lr"] * self._climb()
+
+    def rescale(self, params: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+        """Follow ``params`` (y) that were multiplied by ``factors``: z with them, and so x."""
+        pairs = [(self.state[p]["z"], f) for p, f in zip(params, factors, strict=True) if p in self.state]
+        torch._foreach_mul_([z for z, _ in pairs], [f for _, f in pairs])

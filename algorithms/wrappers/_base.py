@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,14 @@ class Wrapped(torch.optim.Optimizer):
         self.base = base
         self.param_groups = base.param_groups
         self.shared: dict[str, Tensor] = {}
+        self._around: Wrapped | None = None
+        if isinstance(base, Wrapped):
+            base._around = self
+
+    @property
+    def outermost(self) -> Wrapped:
+        """The wrapper around all others: what moves the weights in the end."""
+        return self if self._around is None else self._around.outermost
 
     def state_dict(self) -> dict[str, Any]:
         """State of the base, and of the wrapper by parameter number and by name."""
@@ -43,6 +52,16 @@ class Wrapped(torch.optim.Optimizer):
         for i, entries in state_dict["own"].items():
             self.state[params[i]] = {k: _copy(v, params[i]) for k, v in entries.items()}
         self.shared = {k: _copy(v, params[0]) for k, v in state_dict["shared"].items()}
+
+    def step_size(self, group: dict[str, Any]) -> Tensor | float:
+        """What the base multiplies its direction by: its lr, unless it has a ``step_size`` of its own."""
+        own = getattr(self.base, "step_size", None)
+        return group["lr"] if own is None else own(group)
+
+    def rescale(self, params: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+        """Tell the base that ``params`` were multiplied by ``factors``, where it remembers weights."""
+        if (own := getattr(self.base, "rescale", None)) is not None:
+            own(params, factors)
 
     def _params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]

@@ -25,8 +25,8 @@ class Mechanic(Wrapped):
     State: 2 tensors per parameter (x₀, Δ) beside the base's, and 4 vectors of length n.
     Cost: 1 forward, 1 backward.
     Pitfalls: the scale multiplies the base's lr, whose schedule is still needed. x₀ belongs to the state:
-        writing new weights into the model while training goes on is undone by the next step. An optimizer
-        that evaluates other weights than it trains cannot be wrapped.
+        writing new weights into the model while training goes on is undone by the next step, unless
+        ``rescale`` is told. An optimizer that evaluates other weights than it trains cannot be wrapped.
     Deviations: Δ is kept rather than recomputed as (x − x₀)/S (the authors' store_delta); parameters of
         float64 have a tuner in float64.
 
@@ -83,6 +83,18 @@ class Mechanic(Wrapped):
         torch._foreach_add_(deltas, updates)
         scaled = torch._foreach_mul(deltas, self._tune(h).to(params[0].dtype))
         torch._foreach_copy_(params, torch._foreach_add(starts, scaled))
+
+    def step_size(self, group: dict[str, Any]) -> Tensor | float:
+        """S times the base's, 0-d."""
+        return self.shared["s"].sum() * super().step_size(group) if self.shared else 0.0
+
+    @torch.no_grad()
+    def rescale(self, params: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+        """Follow ``params`` that were multiplied by ``factors``: x₀ and Δ with them."""
+        super().rescale(params, factors)
+        pairs = [(p, f) for p, f in zip(params, factors, strict=True) if p in self.state]
+        for key in ("start", "delta"):
+            torch._foreach_mul_([self.state[p][key] for p, _ in pairs], [f for _, f in pairs])
 
     def report(self) -> dict[str, float]:
         """The base's scalars, and the present scale S."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -64,8 +64,9 @@ class WGSEF(Wrapped):
     Paper: Learning k-Level Structured Sparse Neural Networks Using Group Envelope Regularization (arXiv
         2212.12921). Its text was not at hand: the operator is derived from the definition of the envelope,
         S_k(θ) = min {½ Σⱼ dⱼ‖θⱼ‖²/uⱼ : 0 ≤ uⱼ ≤ 1, Σ uⱼ ≤ k}.
-    Update: behind the optimizer's step, with t the norms of the groups and λ' = lr·λ: u = 1 where at most k
-        of them are above 0, else uⱼ = clip(α·√dⱼ·tⱼ − λ'·dⱼ, 0, 1), α such that Σ uⱼ = k;
+    Update: behind the optimizer's step, with t the norms of the groups and λ' = λ times that step's size (lr;
+        of an optimizer that finds its own, what it has found: d·lr of Prodigy's): u = 1 where at most k of
+        them are above 0, else uⱼ = clip(α·√dⱼ·tⱼ − λ'·dⱼ, 0, 1), α such that Σ uⱼ = k;
         θⱼ ← θⱼ·uⱼ/(uⱼ + λ'·dⱼ).
         A group is a row of a hidden matrix (a filter, a neuron) with its bias and batch norm.
     Defaults: keep 0.5 (k as a share of the groups), strength λ 0.1, ramp 0.3 of the budget from 0 to λ,
@@ -74,8 +75,8 @@ class WGSEF(Wrapped):
     Cost: 1 forward, 1 backward.
     Pitfalls: where λ' is small beside the norms, groups only shrink, faster the smaller they are: it takes
         steps, or the projection, until they are 0. Groups that stay shrink by 1/(1 + λ') a step, as under
-        weight decay. Adaptive optimizers' steps do not know of it: λ' has their scalar lr. An averaging or
-        rescaling part behind it undoes the zeros.
+        weight decay. Adaptive optimizers' steps do not know of it: λ' has their scalar lr. Under an average
+        the groups that are 0 in training are left out at evaluations.
     Deviations: none known. At ``project_at`` all but the k largest groups become 0 and stay so. The first
         hidden matrix is left alone, unless an embedding is in front of it, and so is the head. The rows of
         layers that residual connections add up are not tied.
@@ -145,15 +146,27 @@ class WGSEF(Wrapped):
         climb = 1.0 if self.ramp == 0 else min(1.0, task.progress / self.ramp)
         for group, stack in self._stacks.items():
             if task.progress >= self.project_at:
-                _scale(stack.layers, torch.cat([self._mask(*item) for item in stack.blocks.items()]))
+                self._shrink(stack.layers, torch.cat([self._mask(*item) for item in stack.blocks.items()]))
                 continue
-            strength = self.strength * climb * self.param_groups[group]["lr"]
-            if strength > 0:
-                norms = _norms(stack.layers)
-                padded = torch.cat([norms, norms.new_zeros(1)])[stack.there].view_as(stack.weights)
-                u = shares(padded, stack.weights, stack.k, strength)
-                factors = (u / (u + strength * stack.weights)).flatten()
-                _scale(stack.layers, factors[stack.back])
+            strength = self.strength * climb * self.outermost.step_size(self.param_groups[group])
+            if isinstance(strength, Tensor) or strength > 0:  # a tensor is not read: that would be a wait
+                self._shrink(stack.layers, self._factors(stack, strength))
+
+    def map_evaluated(self, task: Task, trained: list[Tensor]) -> None:
+        """Leave out of an average what is 0 in training."""
+        for stack in self._stacks.values():
+            _scale(stack.layers, self._alive(stack.layers, task, trained).double())
+
+    def broken_promise(self, task: Task, trained: list[Tensor]) -> str | None:
+        """What is 0 in training is 0 when evaluated; from the projection on, all but k groups of a block."""
+        for number, block in (item for stack in self._stacks.values() for item in stack.blocks.items()):
+            alive = _norms(block) > 0
+            left, allowed = int(alive.sum()), self._left(len(alive))
+            if bool((alive & ~self._alive(block, task, trained)).any()):
+                return "groups that are 0 in training are evaluated"
+            if f"mask {number}" in self.shared and left > allowed:
+                return f"{left} of {len(alive)} groups are not 0, {allowed} may be"
+        return None
 
     def report(self) -> dict[str, float]:
         """The base's scalars, and the share of groups that are 0."""
@@ -162,6 +175,23 @@ class WGSEF(Wrapped):
             return scalars
         norms = torch.cat([_norms(stack.layers) for stack in self._stacks.values()])
         return scalars | {"zero_groups": float((norms == 0).double().mean())}
+
+    def _factors(self, stack: Stack, strength: float | Tensor) -> Tensor:
+        """What the proximal step of strength λ' multiplies the groups by, (n,)."""
+        norms = _norms(stack.layers)
+        padded = torch.cat([norms, norms.new_zeros(1)])[stack.there].view_as(stack.weights)
+        u = shares(padded, stack.weights, stack.k, strength)
+        factors = (u / (u + strength * stack.weights)).flatten()[stack.back]
+        return torch.where(strength > 0, factors, 1.0) if isinstance(strength, Tensor) else factors
+
+    def _shrink(self, layers: list[Layer], factors: Tensor) -> None:
+        """Multiply the groups, and what optimizers compute them from, by their factors."""
+        self.outermost.rescale(*_scale(layers, factors))
+
+    @staticmethod
+    def _alive(layers: list[Layer], task: Task, trained: list[Tensor]) -> Tensor:
+        """Which groups are not 0 in the training weights, (n,)."""
+        return _norms(layers, {id(p): weights for p, weights in zip(task.params, trained, strict=True)}) > 0
 
     def _mask(self, number: int, block: list[Layer]) -> Tensor:
         key = f"mask {number}"
@@ -193,14 +223,14 @@ class WGSEF(Wrapped):
         return Stack(blocks, *(t.to(device) for t in (there.flatten(), back, weights, k)))
 
 
-def shares(norms: Tensor, weights: Tensor, k: int | Tensor, strength: float) -> Tensor:
+def shares(norms: Tensor, weights: Tensor, k: int | Tensor, strength: float | Tensor) -> Tensor:
     """u of the groups, (…, n): 1 where at most ``k`` norms are above 0, else what adds up to ``k``.
 
     Args:
         norms: t ≥ 0, (…, n) float64.
         weights: d > 0, (…, n); 0 for what is no group, its norm 0 too.
         k: groups, at least 1; one for all, or float64, (…, 1).
-        strength: λ' > 0.
+        strength: λ' > 0, a number or 0-d.
     """
     wanted = k if isinstance(k, Tensor) else norms.new_full((*norms.shape[:-1], 1), float(k))
     slopes, offset = weights.sqrt() * norms, strength * weights
@@ -241,18 +271,24 @@ def rows(model: nn.Module, names: Sequence[str]) -> list[list[Tensor]]:
     return found
 
 
-def _norms(layers: list[Layer]) -> Tensor:
-    """Norms of all groups, (n,) float64."""
+def _norms(layers: list[Layer], of: Mapping[int, Tensor] | None = None) -> Tensor:
+    """Norms of all groups, (n,) float64; ``of``: of other weights, by the id of the parameter."""
     return torch.cat([
-        torch.linalg.vector_norm(torch.cat([m.detach().flatten(1) if m.ndim > 1 else m.detach()[:, None]
-                                            for m in layer.members], 1), dim=1, dtype=torch.float64)
+        torch.linalg.vector_norm(torch.cat([_rows(m if of is None else of[id(m)]) for m in layer.members], 1),
+                                 dim=1, dtype=torch.float64)
         for layer in layers
     ])  # fmt: skip
 
 
-def _scale(layers: list[Layer], factors: Tensor) -> None:
+def _rows(m: Tensor) -> Tensor:
+    return m.detach().flatten(1) if m.ndim > 1 else m.detach()[:, None]
+
+
+def _scale(layers: list[Layer], factors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Multiply the groups by their ``factors``, (n,); returns the tensors and what each was multiplied by."""
     pieces = factors.to(layers[0].members[0].dtype).split([len(layer.members[0]) for layer in layers])
     pairs = [(m, f) for layer, f in zip(layers, pieces, strict=True) for m in layer.members]
-    torch._foreach_mul_(
-        [m for m, _ in pairs], [f.to(m.dtype).view(-1, *[1] * (m.ndim - 1)) for m, f in pairs]
-    )
+    members = [m for m, _ in pairs]
+    shaped = [f.to(m.dtype).view(-1, *[1] * (m.ndim - 1)) for m, f in pairs]
+    torch._foreach_mul_(members, shaped)
+    return members, shaped

@@ -18,7 +18,7 @@ BEFORE, AFTER = 6, 3  # steps before and after the swaps
 
 
 def check_inert(subject: Subject) -> Result:
-    """Evaluating at every step or now and then: the same training, bit for bit, and the same last metrics."""
+    """Evaluating at every step or now and then: the same training, bit for bit, last metrics, and cost."""
     if subject.short.pieces.algorithm.uses_metrics:
         return not_applicable("it uses_metrics: evaluations are meant to steer it")
     often, seldom = subject.train(eval_every=1), subject.short
@@ -26,7 +26,19 @@ def check_inert(subject: Subject) -> Result:
     if fault is not None:
         return failed(f"evaluating more often changes training: {fault}")
     fault = difference(_metrics(seldom), _metrics(often))
-    return verdict(fault and f"evaluating more often changes the last evaluation: {fault}")
+    if fault is not None:
+        return failed(f"evaluating more often changes the last evaluation: {fault}")
+    fault = difference(seldom.state["cost"], often.state["cost"])
+    return verdict(fault and f"evaluating more often costs more: {fault}")
+
+
+def check_promise(subject: Subject) -> Result:
+    """Behind training, the weights that are evaluated are what every part promises of them."""
+    task, algorithm = subject.long.pieces.task, subject.long.pieces.algorithm
+    algorithm.enter_eval(task)
+    fault = algorithm.broken_promise(task)
+    algorithm.exit_eval(task)
+    return verdict(fault)
 
 
 def check_swap(subject: Subject) -> Result:

@@ -24,6 +24,7 @@ CHECKS: dict[str, Check] = {
     "randomness": trajectory.check_randomness,
     "inert": evaluation.check_inert,
     "swap": evaluation.check_swap,
+    "promise": evaluation.check_promise,
     "bf16": learning.check_bf16,
     "syncs": syncs.check_syncs,
     "cost": costs.check_cost,

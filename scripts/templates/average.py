@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.norm import running_statistics
 from runner.task import Task
 
 
@@ -18,7 +19,7 @@ class MyMethod:
     Defaults: share 0.05 (ours).
     State: 1 tensor per parameter (x̄).
     Cost: 1 forward, 1 backward.
-    Pitfalls: batch statistics belong to x; call task.refresh_norm_stats() in swap_in where the model has any.
+    Pitfalls: batch statistics belong to the weights: an average of the running ones goes with x̄.
     Deviations: none.
     """
 
@@ -31,26 +32,26 @@ class MyMethod:
 
     def setup(self, task: Task) -> None:
         """Start from the initial weights."""
-        self.averages = [p.detach().clone() for p in task.params]
+        self.live = [*task.params, *running_statistics(task.model)]
+        self.averages = [tensor.detach().clone() for tensor in self.live]
 
     @torch.no_grad()
     def update(self, task: Task) -> None:
         """Take the present weights in."""
-        torch._foreach_lerp_(self.averages, task.params, self.share)
+        torch._foreach_lerp_(self.averages, self.live, self.share)
 
     @torch.no_grad()
     def swap_in(self, task: Task) -> None:
         """Put the average into the model; a second call changes nothing."""
         if self.kept is None:
-            self.kept = [p.detach().clone() for p in task.params]
-            torch._foreach_copy_(task.params, self.averages)
-            task.refresh_norm_stats()
+            self.kept = [tensor.detach().clone() for tensor in self.live]
+            torch._foreach_copy_(self.live, self.averages)
 
     @torch.no_grad()
     def swap_out(self, task: Task) -> None:
         """Put the training weights back."""
         if self.kept is not None:
-            torch._foreach_copy_(task.params, self.kept)
+            torch._foreach_copy_(self.live, self.kept)
             self.kept = None
 
     def state_dict(self) -> dict[str, Any]:

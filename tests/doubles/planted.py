@@ -88,6 +88,25 @@ class Leaks(Average):
 
 
 @card()
+class Refreshes(Average):
+    """Estimates statistics anew for each evaluation, at the algorithm's cost."""
+
+    def swap_in(self, task: Task) -> None:
+        super().swap_in(task)
+        with torch.no_grad():
+            task.model(task.data.x[:32])
+
+
+@card()
+class Promises(Average):
+    """Promises weights that it does not have."""
+
+    def broken_promise(self, task: Task, trained: list[Tensor]) -> str | None:
+        negative = any(bool((p < 0).any()) for p in task.params)
+        return "weights below 0" if negative else None
+
+
+@card()
 class SwapsModel(Average):
     """Puts a copy of the model in place of the model."""
 

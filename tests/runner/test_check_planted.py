@@ -37,6 +37,8 @@ PLANTED = [
     ("transform", "Counts", "warmup", "repeat resume"),
     ("sampler", "GlobalSampler", "randomness", ""),
     ("average", "Leaks", "inert", ""),
+    ("average", "Refreshes", "inert", ""),
+    ("average", "Promises", "promise", ""),
     ("average", "StaysAveraged", "swap", ""),
     ("average", "SwapsModel", "swap", ""),
     ("average", "MovesMemory", "swap", ""),

@@ -47,12 +47,6 @@ class Double:
         self.state += 1
         self.log.append(f"{self.kind}.after_step")
 
-    def swap_in(self, task: Task) -> None:
-        self.log.append(f"{self.kind}.swap_in")
-
-    def swap_out(self, task: Task) -> None:
-        self.log.append(f"{self.kind}.swap_out")
-
     def update(self, task: Task) -> None:
         self.log.append(f"{self.kind}.update")
 
@@ -69,12 +63,37 @@ class Double:
         self.state = state["state"]
 
 
+class Swapping(Double):
+    """Evaluates weights of its own: a constant."""
+
+    constant = 2.0
+
+    def swap_in(self, task: Task) -> None:
+        self.log.append(f"{self.kind}.swap_in")
+        torch._foreach_zero_(task.params)
+        torch._foreach_add_(task.params, self.constant)
+
+    def swap_out(self, task: Task) -> None:
+        self.log.append(f"{self.kind}.swap_out")
+
+
+class Halving(Double):
+    """Evaluates half of whatever would be evaluated."""
+
+    def map_evaluated(self, task: Task, trained: list[torch.Tensor]) -> None:
+        self.log.append(f"{self.kind}.map_evaluated")
+        torch._foreach_mul_(task.params, 0.5)
+
+    def broken_promise(self, task: Task, trained: list[torch.Tensor]) -> str | None:
+        return None if float(task.params[0].sum()) < 0 else "not negative"
+
+
 class Outer:
     """A wrapper with every hook; wraps whatever optimizer there is."""
 
     def __init__(self, inner: Any, log: list[str], name: str) -> None:
         self.inner, self.log, self.name = inner, log, name
-        self.double = Double("optimizer", log, lambda: None)
+        self.double = Swapping("optimizer", log, lambda: None)
         log.append(f"wrap {name}({getattr(inner, 'name', 'sgd')})")
 
     @property
@@ -113,7 +132,8 @@ def everything(log: list[str], own: str = "loss") -> Composed:
         "average": lambda: None,
     }
     del acts["objective" if own == "loss" else "loss"]
-    parts: Any = {kind: functools.partial(Double, kind, log, act) for kind, act in acts.items()}
+    doubles = {kind: Swapping if kind == "average" else Double for kind in acts}
+    parts: Any = {kind: functools.partial(doubles[kind], kind, log, act) for kind, act in acts.items()}
     transforms: Any = {n: functools.partial(Double, f"transform.{n}", log, lambda p, g: None) for n in "ab"}
     wrappers: Any = {n: functools.partial(Outer, log=log, name=n) for n in ("inner", "outer")}
     LoudSGD.log = log
@@ -156,21 +176,53 @@ def test_a_step_calls_every_part_once_and_in_order(own: str) -> None:
         train(algorithm, task, 1)
         assert log == [
             "schedule", "sampler", "estimator", own, "reweighting", "transform.a", "transform.b",
-            "outer.step", "inner.step", "sgd.step", *(f"{name}.after_step" for name in hooked(own)),
-            "average.update",
+            "outer.step", "inner.step", "sgd.step", "optimizer.after_step",
+            *(f"{name}.after_step" for name in hooked(own) if name != "optimizer"), "average.update",
         ]  # fmt: skip
 
 
-def test_swaps_nest() -> None:
+def test_an_average_is_evaluated_in_place_of_the_optimizers_own_weights() -> None:
     log: list[str] = []
     task, algorithm = classification(), everything(log)
     algorithm.setup(task)
     log.clear()
     algorithm.enter_eval(task)
-    assert log == [f"{name}.swap_in" for name in hooked()]
-    log.clear()
+    algorithm.enter_eval(task)
+    assert log == ["average.swap_in"]
     algorithm.exit_eval(task)
-    assert log == [f"{name}.swap_out" for name in reversed(hooked())]
+    algorithm.exit_eval(task)
+    assert log == ["average.swap_in", "average.swap_out"]
+
+
+def test_a_map_sees_what_would_be_evaluated_and_training_weights_come_back() -> None:
+    log: list[str] = []
+    algorithm = Composed(
+        functools.partial(torch.optim.SGD, lr=0.1),
+        average=functools.partial(Swapping, "average", log, lambda: None),
+        groups=functools.partial(Halving, "groups", log, lambda task: [{"params": task.params}]),
+    )
+    task = classification()
+    algorithm.setup(task)
+    train(algorithm, task, 2)
+    before = [p.detach().clone() for p in task.params]
+    algorithm.enter_eval(task)
+    algorithm.enter_eval(task)
+    assert all(bool((p == Swapping.constant / 2).all()) for p in task.params)
+    assert algorithm.broken_promise(task) == "groups: not negative"
+    algorithm.exit_eval(task)
+    assert all(torch.equal(p, q) for p, q in zip(task.params, before, strict=True))
+
+
+def test_two_parts_that_each_evaluate_weights_of_their_own_are_refused() -> None:
+    two: Any = {
+        kind: functools.partial(Swapping, kind, [], lambda *_: None) for kind in ("estimator", "average")
+    }
+    reason = Composed(SGD, **two).compatible(make_info())
+    assert reason == "estimator and average each evaluate weights of their own, and only one of them can"
+    two = {kind: functools.partial(Halving, kind, [], lambda *_: None) for kind in ("estimator", "groups")}
+    reason = Composed(SGD, **two).compatible(make_info())
+    assert reason is not None
+    assert "groups and estimator both change the weights that are evaluated" in reason
 
 
 def test_compatible_asks_every_part_before_set_up() -> None:

@@ -149,61 +149,13 @@ def test_training_streams_and_models_resume() -> None:
     for _ in range(5):
         first.backward(first.data.next())
         first.aux["clean"].next(3)
-    first.refresh_norm_stats(2)
     second.load_state_dict(through_disk(first.state_dict()))
     assert torch.equal(first.data.next().x, second.data.next().x)
     assert torch.equal(first.aux["clean"].next().x, second.aux["clean"].next().x)
-    for task in (first, second):
-        task.refresh_norm_stats(2)
     assert torch.equal(first.model[1].running_mean, second.model[1].running_mean)
 
 
 # -- batch-norm statistics -----------------------------------------------------------------------------
-
-
-def test_refreshed_statistics_are_the_averages_over_fresh_batches() -> None:
-    task = images(conv_net)
-    task.backward(task.data.next())
-    norm, conv = task.model[1], task.model[0]
-    with torch.no_grad():
-        conv.weight.mul_(3)
-    stream = task.data.clone("norm statistics")
-    task.refresh_norm_stats(6)
-    outputs = [conv(stream.next().x) for _ in range(6)]
-    mean = torch.stack([o.mean((0, 2, 3)) for o in outputs]).mean(0)
-    variance = torch.stack([o.transpose(0, 1).flatten(1).var(1) for o in outputs]).mean(0)
-    torch.testing.assert_close(norm.running_mean, mean.detach())
-    torch.testing.assert_close(norm.running_var, variance.detach())
-    assert norm.momentum == 0.1
-
-
-def test_refreshed_statistics_are_a_function_of_the_weights() -> None:
-    task = images(conv_net, augment=lambda x, generator: x + torch.rand(x.shape, generator=generator),
-                  generator=torch.Generator())  # fmt: skip
-    (norm,) = batch_norms(task.model)
-    means = []
-    for _ in range(2):
-        task.refresh_norm_stats(3)
-        assert norm.running_mean is not None
-        means.append(norm.running_mean.clone())
-    assert torch.equal(*means)
-
-
-def test_refreshing_moves_no_training_stream_and_no_budget_but_is_charged() -> None:
-    task, untouched = images(conv_net), images(conv_net)
-    task.model.eval()
-    task.refresh_norm_stats(5)
-    assert not task.model.training
-    assert task.data.state_dict() == untouched.data.state_dict()
-    assert meters(task) == (40, 0, 0, 0)
-    assert task.progress == 0
-    assert torch.equal(task.data.next().x, untouched.data.next().x)
-
-
-def test_refreshing_is_free_without_batch_norms() -> None:
-    task = classification()
-    task.refresh_norm_stats()
-    assert meters(task) == (0, 0, 0, 0)
 
 
 def test_frozen_statistics_survive_an_overflow_and_leave_evaluation_mode_alone() -> None:

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from algorithms.averages.ema import EMA
+from algorithms.averages.polynomial import Polynomial
 from algorithms.objectives.quantized_distillation import QuantizedDistillation, quantise
+from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from algorithms.samplers.rho_loss import fit
 from runner.batch import Batch
 from runner.build import build_part
@@ -144,6 +147,26 @@ def test_evaluations_see_the_quantised_weights_and_training_the_full_ones() -> N
         assert p.unique().numel() <= 4
         assert torch.equal(p, quantise(w, 4))
     algorithm.exit_eval(task)
+    algorithm.exit_eval(task)
+    assert all(torch.equal(p, w) for p, w in zip(task.params, full, strict=True))
+
+
+@pytest.mark.parametrize("average", [functools.partial(EMA, 0.9), Polynomial, None])
+@pytest.mark.parametrize("optimizer", [SGD, functools.partial(ScheduleFreeAdamW, lr=0.02)])
+def test_whatever_is_evaluated_is_on_the_grid(optimizer: Any, average: Any) -> None:
+    objective = functools.partial(SHORT, bits=2, bucket=None)
+    task, algorithm = classification(), Composed(optimizer, objective=objective, average=average)
+    algorithm.setup(task)
+    train(algorithm, task, 30)
+    full = [p.detach().clone() for p in task.params]
+    algorithm.enter_eval(task)
+    assert algorithm.broken_promise(task) is None
+    assert all(p.unique().numel() <= 4 for p in task.params)
+    kept = average is None and optimizer is SGD
+    assert all(torch.equal(p, quantise(w, 4)) for p, w in zip(task.params, full, strict=True)) == kept
+    with torch.no_grad():
+        task.params[0].copy_(full[0])
+    assert algorithm.broken_promise(task) == "objective: 0.weight has 20 values in a bucket, 4 are allowed"
     algorithm.exit_eval(task)
     assert all(torch.equal(p, w) for p, w in zip(task.params, full, strict=True))
 

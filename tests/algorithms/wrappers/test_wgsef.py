@@ -14,6 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from algorithms.averages.ema import EMA
+from algorithms.averages.polynomial import Polynomial
+from algorithms.optimizers.dog import DoG
+from algorithms.optimizers.prodigy import Prodigy
+from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from algorithms.wrappers.mechanic import Mechanic
 from algorithms.wrappers.wgsef import WGSEF, rows, shares
 from runner.build import build_part
@@ -197,6 +202,97 @@ def test_inside_mechanic_it_has_its_hooks_too() -> None:
     task = three_layers()
     follow(algorithm, task, 3)
     assert {"optimizer/zero_groups", "optimizer/scale"} <= set(algorithm.report())
+
+
+# -- with other parts that have a say about the weights ----------------------------------------------------
+
+LATE = {"keep": 0.5, "strength": 0.1, "project_at": 0.5}
+
+
+def trained(budget: int = 480, **parts: Any) -> tuple[Composed, Task]:
+    """60 steps, past the projection where there is one."""
+    algorithm, task = Composed(**parts), three_layers()
+    task.info = dataclasses.replace(task.info, budget_samples=budget)
+    follow(algorithm, task, budget // 8)
+    return algorithm, task
+
+
+def zero_groups(task: Task) -> int:
+    norms = [torch.cat([m.detach().flatten(1) if m.ndim > 1 else m.detach()[:, None] for m in members], 1)
+             .norm(dim=1) for members in rows(task.model, ["2.weight"])]  # fmt: skip
+    return int(sum((n == 0).sum() for n in norms))
+
+
+AVERAGES = {"none": None, "ema": functools.partial(EMA, 0.9), "polynomial": Polynomial}
+BASES = {
+    "sgd": SGD,
+    "schedule_free": functools.partial(ScheduleFreeAdamW, lr=0.02),
+    "prodigy": functools.partial(Prodigy, d0=1e-3),
+    "dog": functools.partial(DoG, reps_rel=1e-3),
+}
+
+
+@pytest.mark.parametrize("project_at", [0.5, None])
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("base", BASES)
+def test_as_many_groups_are_zero_when_evaluated_as_in_training(
+    base: str, average: str, project_at: float | None
+) -> None:
+    wrapper = functools.partial(WGSEF, keep=0.5, strength=0.5, project_at=project_at)
+    algorithm, task = trained(optimizer=BASES[base], wrapper=wrapper, average=AVERAGES[average])
+    zero, before = zero_groups(task), weights_of(task)
+    algorithm.enter_eval(task)
+    assert algorithm.broken_promise(task) is None
+    assert zero_groups(task) >= zero
+    if project_at is not None:
+        assert zero_groups(task) == 3
+    if average != "none":
+        assert not torch.equal(weights_of(task), before)
+    algorithm.exit_eval(task)
+    torch.testing.assert_close(weights_of(task), before)
+
+
+def weights_of(task: Task) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in task.params])
+
+
+def test_a_promise_that_is_broken_is_named() -> None:
+    algorithm, task = trained(optimizer=SGD, wrapper=functools.partial(WGSEF, **LATE))
+    algorithm.enter_eval(task)
+    with torch.no_grad():
+        torch._foreach_add_(task.params, 1.0)
+    assert algorithm.broken_promise(task) == "optimizer: groups that are 0 in training are evaluated"
+
+
+@pytest.mark.parametrize("order", [("mechanic", "wgsef"), ("wgsef", "mechanic")])
+def test_shrinkage_accumulates_under_mechanic_on_either_side(order: tuple[str, str]) -> None:
+    def norm(strength: float) -> float:
+        makes = {
+            "mechanic": functools.partial(Mechanic, s_init=0.1),
+            "wgsef": functools.partial(WGSEF, strength=strength, ramp=0.0, project_at=None),
+        }
+        _, task = trained(optimizer=SGD, wrapper={name: makes[name] for name in order})
+        return float(task.params[2].detach().norm())
+
+    assert norm(20.0) < 0.5 * norm(0.0)
+
+
+@pytest.mark.parametrize("base", ["prodigy", "dog"])
+def test_its_strength_follows_a_step_size_that_is_found(base: str) -> None:
+    """By the same share of the weights as under SGD with an lr of what was found."""
+    algorithm, task = trained(
+        optimizer=BASES[base],
+        wrapper=functools.partial(WGSEF, strength=1e-2, ramp=0.0, keep=0.25, project_at=None),
+    )
+    optimizer = algorithm.optimizer
+    found = float(optimizer.step_size(optimizer.param_groups[0]))
+    assert 0 < found < 0.5  # lr is 1
+    before = task.params[2].detach().clone()
+    optimizer.after_step(task)
+    ratio = (task.params[2].detach().norm() / before.norm()).item()
+    weakest = 1 / (1 + 1e-2 * found)
+    assert ratio <= weakest + 1e-9
+    assert ratio > 1 / (1 + 1e-2 * found * 4 * 4), "u is at least ¼ of a group that stays"
 
 
 def test_compatible_says_why_not() -> None:
