@@ -29,8 +29,9 @@ class MESA:
     Cost: 1.95 forward, 1 backward.
     Pitfalls: a slow average of a short run is still near the initial weights: that is what the ramp of the
         decay is for. A row of a language model counts as the mean over its tokens.
-    Deviations: the ramp of the decay, and the start as a share of the budget. The teacher stays to the end,
-        where the code lets go of it after 360 epochs.
+    Deviations: what is evaluated are the trained weights, where the authors report the teacher's: add
+        ``average=ema`` for those. The ramp of the decay, and the start as a share of the budget. The teacher
+        stays to the end, where the code lets go of it after 360 epochs.
 
     Args:
         lam: λ, at least 0.

@@ -25,8 +25,9 @@ class DoG(Joint):
     Pitfalls: the last iterate is not the one to evaluate: the preset ``algorithm=dog`` has no schedule and
         the average ``polynomial``. lr is a factor to leave at 1. r grows by a factor at a time: from 1e-6 a
         short run spends much of itself on that. x₀ belongs to the state. weight_decay is coupled.
-    Deviations: x₀ of a parameter is taken at its first gradient, and r starts from those that the first
-        step has.
+    Deviations: one r and one G for all parameters, as in the paper; the authors' code keeps a pair for each
+        parameter group, of which the default composition has two (no_decay_1d). x₀ of a parameter is taken at
+        its first gradient, and r starts from those that the first step has.
 
     Args:
         params: parameters or parameter groups.

@@ -22,7 +22,7 @@ class Lars(torch.optim.Optimizer):
         x ← x − m. paper: m ← μ·m + (1 − μ)·(g + λ·x); x ← x − lr·(‖x‖ / ‖m‖)·m, the ratio 1 as
         above.
     Defaults: variant "2017", the form that libraries have; momentum 0.9, trust 1e-3, weight_decay 0. The
-        YAML's lr, trust and decay are ours.
+        YAML's lr, trust and weight_decay are ours.
     State: 1 tensor per parameter (m).
     Cost: 1 forward, 1 backward.
     Pitfalls: lr is relative: 2017's moves a tensor by about lr·κ / (1 − μ) of its norm in a step, paper's by

@@ -16,7 +16,8 @@ class Lion(torch.optim.Optimizer):
 
     Paper: Symbolic Discovery of Optimization Algorithms (Chen et al. 2023, arXiv 2302.06675, Algorithm 2).
     Update: u = sign(β₁·m + (1 − β₁)·g); x ← x − lr·(u + λ·x); then m ← β₂·m + (1 − β₂)·g. m starts at 0.
-    Defaults: lr 1e-4, betas (0.9, 0.99), weight_decay 0 (authors' code, google/automl).
+    Defaults: lr 1e-4, betas (0.9, 0.99), weight_decay 0 (authors' code, google/automl). The YAML's
+        lr is ours.
     State: 1 tensor per parameter (m).
     Cost: 1 forward, 1 backward.
     Pitfalls: the authors advise an lr 3-10× smaller and a weight decay 3-10× larger than AdamW's. The step

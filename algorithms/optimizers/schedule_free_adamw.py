@@ -22,7 +22,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         x ← (1 − c)·x + c·z; y ← β₁·x + (1 − β₁)·z. γ is lr times the warm-up; c = wₜ / Σᵢ wᵢ with
         wₜ = tʳ · (largest γ so far)^weight_lr_power. x and z start at the initial weights.
     Defaults: lr 2.5e-3, betas (0.9, 0.999), eps 1e-8, weight_decay 0, warmup 0, r 0, weight_lr_power 2
-        (authors' code). The YAML's lr, warm-up and decay are ours.
+        (authors' code). The YAML's lr, warmup and weight_decay are ours.
     State: 2 tensors per parameter (z, v); the parameters hold y, and x follows from y and z.
     Cost: 1 forward, 1 backward.
     Pitfalls: the method replaces the schedule and has a warm-up of its own, so its preset has no schedule.

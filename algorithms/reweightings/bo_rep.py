@@ -25,8 +25,8 @@ class BORep:
     Update: row i weighs σ(xᵢ). After every ``inner`` training steps, ``period`` times, y standing still: with
         G = meanᵢ σ(xᵢ) ℓᵢ(y) over the last training batch and F = mean ℓ over a clean one,
         z ← z − ν (∇²_yy G z − ∇_y F); h = −∇²_xy G z; m ← β m + (1 − β) h; x ← x − η m / (‖m‖ + 1e-10).
-    Defaults: eta 0.05, nu 0.01, beta 0.9, inner 10, period 2, η times 0.2 now and then (authors' code),
-        here at thirds of the budget (ours). holdout 0.1 (ours).
+    Defaults: eta 0.05, nu 0.01, beta 0.9, period 2 (authors' code); inner 10, decay 0.2 at thirds of the
+        budget and holdout 0.1 (ours).
     State: 1 tensor per parameter (z), 3 numbers a training row (x, m, whether it trains).
     Cost: 1 forward, 1 backward, 0.33 hvp.
     Pitfalls: normalised steps never shrink: without the decay of η x dithers. z wants ν · (largest curvature)
@@ -37,7 +37,10 @@ class BORep:
         it from the noisy training rows. Where there is none, the share ``holdout`` of the training rows is
         held out for it, and weighs 0. The paper's refinement of y before the first update and its balls
         around y (both absent from the code, both from memory) are left out, and so is the code's penalty
-        1e-4 ‖y‖: the optimizer has weight decay. The optimizer is any, not SGD with a rate of its own.
+        1e-4 ‖y‖: the optimizer has weight decay. The optimizer is any, not SGD with a rate of its own. z
+        starts at 0, in the code at random (Xavier). Between updates the code makes 11 steps, the first on a
+        batch that the product with z shares, and takes ∇²_xy G over another batch; here both are over the
+        last one. Its factor of 0.2 is due after 25 epochs, all that its run has.
 
     Args:
         eta: length of a step of x, above 0.

@@ -22,7 +22,8 @@ class AccelAT:
     Defaults: factor 0.8, window 5, patience 5, least 0.005, floor 1e-3 (authors' code: 1e-6 for an lr₀ of
         1e-3).
     State: a few numbers.
-    Cost: 1 forward, 1 backward.
+    Cost: 1 forward, 1 backward. The validation passes that it follows are the evaluations every run has: off
+        the clock, and free to it.
     Pitfalls: it reads the scored validation split (uses_metrics), as the paper's does. An epoch here is the
         stretch between two evaluations: how fast lr falls hangs on the workload's evaluation grid, so that
         runs with another grid are other runs. Noise in the accuracy below ``least`` sets it off.

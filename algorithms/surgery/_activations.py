@@ -57,6 +57,7 @@ def calls(model: nn.Module, task: Task) -> list[torch.Size]:
     model.eval()
     with torch.no_grad(), task.cost.paused(), _Counting() as counting:
         model(decode(task.data.x[:1]))
+    task.cost.forward += 1
     for module, training in modes:
         module.training = training
     return counting.shapes

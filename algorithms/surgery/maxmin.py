@@ -26,7 +26,7 @@ class MaxMin:
         forward pass: W / √(m n), then 20 times W ← 1.5 W − 0.5 W Wᵀ W.
     Defaults: group 2 (authors' code); bjorck false (ours).
     State: none.
-    Cost: 1 forward, 1 backward.
+    Cost: 1 forward, 1 backward. Set-up passes one row forward.
     Pitfalls: the network is no longer smooth across the places where features tie, and has no bias towards
         sparse features. Residual sums, norms and attention are not 1-Lipschitz, whatever stands between. With
         bjorck the network's slope is at most 1 (up to its convolutions): logits stay small, so cross-entropy

@@ -19,7 +19,7 @@ class PolyReLUSurgery:
     Update: x₊ = max(0, x); a₀ x₊³ + a₁ x₊² + a₂ x₊ + b, one (a, b) for each activation of the model.
     Defaults: a = (⅓, ⅓, ⅓), b = 0 at the start (authors' code, where a₀ is the cubic's, too).
     State: none; 4 parameters an activation.
-    Cost: 1 forward, 1 backward.
+    Cost: 1 forward, 1 backward. Set-up passes one row forward.
     Pitfalls: cubes blow up unless a norm stands in front: made for pre-norm transformers. The slope at 0 is
         ⅓, not a ReLU's 1. Weights that were drawn for the old activation stay. The coefficients are
         one-dimensional and so not decayed by the default groups; do not decay them.

@@ -41,8 +41,9 @@ class SSO(Algorithm):
         These follow ηₜ/η, since the curvature of Q goes the other way; the line search finds that itself.
         ½ in front of the square from memory; the code has none, so its η is twice this one. Q is a sum over
         classes and a mean over rows (and tokens), so η is free of the batch size. Batch norm keeps the
-        statistics of the first pass, dropout its mask. A loss's penalty on weights is in Q as it is. Where no
-        trial of the line search passes, the batch is left.
+        statistics of the first pass, dropout its mask. A loss's penalty on weights is in Q as it is. The code
+        expands its step before the first trial of a batch too, and scales what it finds by a schedule. Where
+        no trial of the line search passes, the batch is left; the code takes the last one.
 
     Args:
         m: inner steps, at least 1.
