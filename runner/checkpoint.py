@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import torch
 
+from runner.errors import UserError, one_line
 from runner.files import write_atomic
 
 if TYPE_CHECKING:
@@ -46,19 +52,114 @@ def restore(loop: Loop, state: dict[str, Any]) -> None:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` so that a kill at any instant leaves the old checkpoint or the new one."""
-    write_atomic(path, lambda file: torch.save(state, file))
+    """Write ``state`` so that a kill at any instant leaves the old checkpoint or the new one.
 
+    What was written is read back at once, but for the tensors' contents: a cell that could never be resumed
+    says so now, and not when its work is lost.
 
-def load(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The state in ``path``; None when there is none or it is damaged (the cell then starts over)."""
-    if not path.exists():
-        return None
+    Raises:
+        OSError: where it cannot be written.
+        UserError: where a part keeps something that no checkpoint can hold: which part, and of what type.
+    """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # any damage means the same: start over, and say so
-        print(f"checkpoint {path} cannot be read ({type(error).__name__}: {error}); starting over")
-        return None
+        write_atomic(path, lambda file: torch.save(state, file))
+        read(path, "cpu", mmap=True)
+    except OSError:
+        raise
+    except Exception as error:
+        path.unlink(missing_ok=True)  # nobody could go on from it
+        if (found := _unholdable(state)) is None:
+            raise
+        where, kind = found
+        raise UserError(
+            f"{where} is a {kind}, which a checkpoint cannot hold: keep tensors, numbers, strings, "
+            "and lists, tuples, sets and dicts of them in a part's state"
+        ) from error
+
+
+def read(file: Path | BinaryIO, device: torch.device | str, mmap: bool = False) -> Any:
+    """What was saved, by torch's reader that runs no code; NumPy's scalars and arrays are data, too.
+
+    Raises:
+        Exception: of any kind, for a file that is damaged or holds something else.
+    """
+    with torch.serialization.safe_globals(_numpy_types()):
+        return torch.load(file, map_location=device, weights_only=True, mmap=mmap)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a file that should be a checkpoint; None where every byte that counts is as written.
+
+    The file is a zip archive with a CRC-32 of each record, which torch writes and does not check. Whose
+    checkpoint it is, is for :func:`load`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            torn = archive.testzip()
+    except Exception as error:  # what a damaged archive brings about depends on where it is damaged
+        return one_line(f"{type(error).__name__}: {error}", 120)
+    return None if torn is None else f"its record {torn} is damaged"
+
+
+def load(path: Path, device: torch.device, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The state in ``path``.
+
+    Args:
+        path: the checkpoint, which exists.
+        device: where its tensors go.
+        expected: keys and values that a checkpoint to go on from has.
+
+    Raises:
+        Unusable: for one that is damaged, or is not such a checkpoint.
+    """
+    if (torn := damage(path)) is not None:
+        raise Unusable(torn)
+    try:
+        state = read(path, device)
+    except Exception as error:
+        raise Unusable(one_line(f"{type(error).__name__}: {error}", 120)) from error
+    if not isinstance(state, dict):
+        raise Unusable(f"it holds a {type(state).__name__}, not a checkpoint")
+    for key, value in expected.items():
+        if state.get(key) != value:
+            raise Unusable(f"it is of another {key}" if key in state else f"it has no {key}")
+    return state
+
+
+class Unusable(Exception):  # noqa: N818 - an outcome, not a fault
+    """A checkpoint that cannot be gone on from; the message says why."""
+
+
+def _unholdable(value: Any, where: str = "") -> tuple[str, str] | None:
+    """``("algorithm.optimizer.state.0.queue", "deque")``, the first thing that cannot be read back."""
+    if type(value) is dict:
+        steps = [(f"{where}.{key}".lstrip("."), item) for key, item in value.items()]
+    elif type(value) in (list, tuple):
+        steps = [(f"{where}.{place}", item) for place, item in enumerate(value)]
+    else:
+        steps = []
+    for path, item in steps:
+        if (found := _unholdable(item, path)) is not None:
+            return found
+    return None if steps or _comes_back(value) else (where, type(value).__name__)
+
+
+def _comes_back(value: Any) -> bool:
+    file = io.BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        read(file, "cpu")
+    except Exception:
+        return False
+    return True
+
+
+@functools.cache
+def _numpy_types() -> list[Any]:
+    codes = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
+    dtypes = {type(np.dtype(code)) for code in codes}
+    return [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0], np.ndarray, np.dtype, *dtypes]
 
 
 def global_rng(device: torch.device) -> dict[str, torch.Tensor]:

@@ -98,7 +98,10 @@ class Display:
         self._spoke[job.path] = time.monotonic()
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """An evaluation, or a heartbeat."""
+        """An evaluation, a heartbeat, or a line to be read."""
+        if event["event"] == "notice":
+            self.notice(f"{job.title}: {event['text']}")
+            return
         note = f"{event['metric']} {event['value']:.4g}" if event["event"] == "row" else None
         bar = self._cells.get(job.path)
         if self.bars is not None and bar is not None:

@@ -25,7 +25,7 @@ from runner.diagnostic import Diagnostics
 from runner.errors import UserError, one_line
 from runner.lock import Lock, LostLock
 from runner.logs import Logger, open_logger
-from runner.loop import Alarm, Evaluate, Loop, Plan
+from runner.loop import Alarm, Evaluate, Loop, Plan, Unsound
 from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
 from runner.task import Task
@@ -48,7 +48,7 @@ def run_cell(
 
     Args:
         path: the cell's folder, with its ``config.yaml``.
-        notify: gets progress events: ``{"event": "row" | "heartbeat", ...}``.
+        notify: gets progress events: ``{"event": "row" | "heartbeat" | "notice", ...}``.
         alarm: rung by the caller's signal handlers; None: handlers of our own while the cell runs.
         shared: others compute on the same device meanwhile: the cell counts as contended.
 
@@ -146,23 +146,18 @@ class CellRun:
         workload.prepare(Path(config["data_dir"]))
         compile_seconds = self._warm_up(workload)
 
-        task, evaluate, algorithm = self._fresh(workload)
+        self._begin(workload, clock)
         # Between submission and now, in a queue perhaps, the code may have been edited: what runs counts.
         sources = source.loaded_hashes(config)
         made_by = {"source": source.combined(sources), "sources": sources}
         folder.update_manifest(machine.facts(self.device, workload) | made_by)
         self.logger = open_logger(config.get("log"))
-        clock.switch("setup")
-        task.model.train()
-        algorithm.setup(task)
-        clock.switch("log")
-        diagnostics = self._diagnostics(workload, algorithm)
-        self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every, diagnostics)
-        resumed = self._resume()
+        resumed = self._resume(workload)
+        task = self.loop.task
         self._training_since = time.time(), task.cost.drawn
         self.logger.start(folder, resumed)
         usage = machine.Usage()
-        ended = self.loop.run()
+        ended = self._train()
         self._finish(ended, compile_seconds, usage)
 
     def _fresh(self, workload: Any) -> tuple[Task, Evaluate, Algorithm]:
@@ -170,6 +165,26 @@ class CellRun:
         torch.manual_seed(self.seed)
         task, evaluate = workload.build(self.seed, self.device)
         return task, evaluate, self._algorithm(task)
+
+    def _train(self) -> str:
+        try:
+            return self.loop.run()
+        except Unsound as error:
+            whose, ours = self.config["workload_label"], self.config["label"]
+            raise UserError(
+                f"workload {whose}: {error} before the first step: look at its rows and at its model (or at "
+                f"what {ours} makes of the model)"
+            ) from error
+
+    def _begin(self, workload: Any, clock: Clock) -> None:
+        """The loop of the cell as it begins, its algorithm set up."""
+        task, evaluate, algorithm = self._fresh(workload)
+        clock.switch("setup")
+        task.model.train()
+        algorithm.setup(task)
+        clock.switch("log")
+        diagnostics = self._diagnostics(workload, algorithm)
+        self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every, diagnostics)
 
     def _algorithm(self, task: Task) -> Algorithm:
         algorithm: Algorithm = build_part("algorithm", self.config["algorithm"], prefix="")
@@ -250,24 +265,39 @@ class CellRun:
         task = self.loop.task
         return {"steps": task.cost.steps, "drawn": task.cost.drawn, "budget": task.info.budget_samples}
 
-    def _resume(self) -> bool:
-        """Take up a checkpoint of this very cell and source; otherwise start from nothing."""
-        loop, folder = self.loop, self.folder
-        state = checkpoint.load(folder.checkpoint_file, self.device)
-        fits = (
-            state is not None
-            and state["id"] == self.config["id"]
-            and state["source"] == folder.manifest().get("source")
-            and len(folder.evals()) >= state["progress"]["rows"]
-        )
-        if not fits or state is None:
-            folder.checkpoint_file.unlink(missing_ok=True)
-            folder.evals_file.unlink(missing_ok=True)
-            return False
-        folder.keep_evals(state["progress"]["rows"])
-        checkpoint.restore(loop, state)
+    def _resume(self, workload: Any) -> bool:
+        """Take up a checkpoint of this very cell and source; otherwise start from nothing, and say why."""
+        folder = self.folder
+        if folder.checkpoint_file.exists():
+            try:
+                self._take_up()
+                return True
+            except checkpoint.Unusable as error:
+                self._start_over(workload, f"the checkpoint cannot be gone on from ({error}): starting over")
+        folder.evals_file.unlink(missing_ok=True)
+        return False
+
+    def _take_up(self) -> None:
+        folder = self.folder
+        expected = {"id": self.config["id"], "source": folder.manifest().get("source")}
+        state = checkpoint.load(folder.checkpoint_file, self.device, expected)
+        try:
+            rows = state["progress"]["rows"]
+            checkpoint.restore(self.loop, state)
+        except Exception as error:  # whatever it is, it is not what this cell has written
+            traceback.print_exc()
+            raise checkpoint.Unusable(one_line(f"{type(error).__name__}: {error}", 120)) from error
+        if len(folder.evals()) < rows:
+            raise checkpoint.Unusable(f"of its {rows} evaluations {len(folder.evals())} are there")
+        folder.keep_evals(rows)
         folder.update_manifest({"resumes": folder.manifest().get("resumes", 0) + 1})
-        return True
+
+    def _start_over(self, workload: Any, why: str) -> None:
+        print(f"warning: {why}", file=sys.stderr, flush=True)
+        self.notify({"event": "notice", "text": why})
+        self.folder.update_manifest({"started_over": why})
+        self.folder.checkpoint_file.unlink(missing_ok=True)
+        self._begin(workload, Clock(machine.synchronizer(self.device)))  # the checkpoint's own may be half in
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -74,6 +74,10 @@ class Alarm:
         self.at = 0.0
 
 
+class Unsound(Exception):  # noqa: N818 - an outcome, not a fault
+    """Nothing has been trained yet, and a metric is no number: no algorithm can be to blame."""
+
+
 class Observer(Protocol):
     """What the loop tells the outside."""
 
@@ -173,7 +177,8 @@ class Loop:
         if stopped is None and plan.max_seconds is not None and self.clock.charged >= plan.max_seconds:
             stopped = "max_seconds"
         metrics, reached = self._measure(final=stopped is not None)
-        if stopped in (None, "budget") and not sound(metrics, f"validation/{info.metric}"):
+        fault = unsound(metrics, f"validation/{info.metric}")
+        if stopped in (None, "budget") and fault is not None:
             stopped = "diverged"
         row = self._row(metrics, train_loss)
         if reached and progress.hit is None and stopped != "diverged":
@@ -184,6 +189,8 @@ class Loop:
         progress.boundary = self._next_boundary()
         progress.rows += 1
         self.observer.row(row)
+        if fault is not None and progress.rows == 1:
+            raise Unsound(fault)
         if self.algorithm.uses_metrics and stopped is None:
             self.clock.switch("train")
             self.algorithm.observe({k: v for k, v in metrics.items() if k.startswith("validation/")})
@@ -271,9 +278,15 @@ def mean_loss(losses: list[Tensor]) -> float | None:
     return torch.stack(losses).double().mean().item()
 
 
-def sound(metrics: Mapping[str, float], scored: str) -> bool:
-    """Whether the scored metric is finite and no metric is NaN: NaN outputs still have an accuracy."""
-    return math.isfinite(metrics[scored]) and not any(math.isnan(value) for value in metrics.values())
+def unsound(metrics: Mapping[str, float], scored: str) -> str | None:
+    """``validation/loss is nan``: what of the validation split is no number, or the scored metric infinite.
+
+    NaN outputs still have an accuracy, so every metric is looked at. The test split never decides anything.
+    """
+    if not math.isfinite(metrics[scored]):
+        return f"{scored} is {metrics[scored]}"
+    odd = (key for key, value in metrics.items() if key.startswith("validation/") and math.isnan(value))
+    return next((f"{key} is nan" for key in odd), None)
 
 
 def hits(value: float, target: float | None, minimize: bool) -> bool:

@@ -53,7 +53,7 @@ class Observer(Protocol):
         ...
 
     def event(self, job: Job, event: Event) -> None:
-        """Progress: an evaluation, or a heartbeat."""
+        """Progress: an evaluation, a heartbeat, or a line that a person should read."""
         ...
 
     def ended(self, job: Job, status: dict[str, Any]) -> None:
@@ -235,7 +235,7 @@ class Scheduler:
                 self._forget(worker)
             return
         job, slot = self._busy[worker]
-        if event["event"] in ("row", "heartbeat"):
+        if event["event"] in ("row", "heartbeat", "notice"):
             self.observer.event(job, event)
         elif event["event"] in ("end", "died"):
             del self._busy[worker]

@@ -144,7 +144,7 @@ def train(
     recorder.loop = loop
     if resume is not None:
         device = pieces.task.data.x.device
-        checkpoint.restore(loop, torch.load(io.BytesIO(resume), map_location=device, weights_only=True))
+        checkpoint.restore(loop, checkpoint.read(io.BytesIO(resume), device))
     trial.ended = loop.run()
     trial.state = {key: value for key, value in checkpoint.snapshot(loop).items() if key != "clock"}
     return trial

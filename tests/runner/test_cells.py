@@ -21,6 +21,7 @@ from runner.grid import job_of, run_grid
 from runner.local import Inline
 from runner.scheduler import Scheduler
 from runner.slots import Slots
+from tests.doubles import workloads
 
 TIMES = ("seconds", "wall_seconds", "compile_seconds", "seconds_to_target", "cpu_seconds", "cpu_over_wall",
          "cpu_waited_seconds", "contended")  # fmt: skip
@@ -193,6 +194,32 @@ def test_nan_is_diverged_and_finished(tmp_path: Path) -> None:
     assert "diverged after" in outcome(c.folder.status())
 
 
+@pytest.mark.parametrize("double", ["NanInTest", "InfiniteTest", "NoTest"])
+def test_the_test_split_never_decides_how_a_cell_ends(tmp_path: Path, double: str) -> None:
+    good, odd = (on(tmp_path, name, target=0.5) for name in ("workloads.Blobs", f"workloads_odd.{double}"))
+    assert run(good)["summary"]["hit"]
+    summary = run(odd)["summary"]
+    assert odd.state() == "done" and summary["ended"] == "target"
+    assert summary["samples_to_target"] == good.folder.status()["summary"]["samples_to_target"]
+    missed = on(tmp_path, f"workloads_odd.{double}", target=1.1)
+    assert run(missed)["summary"]["ended"] == "budget"
+
+
+def test_no_number_before_any_training_is_the_workloads_fault(tmp_path: Path) -> None:
+    c = on(tmp_path, "workloads_odd.NanInValidation", target=0.5)
+    record = run(c)
+    assert record["status"] == "failed" and record["user_error"]
+    assert record["error"].startswith("workload odd: validation/loss is nan before the first step")
+    assert len(c.folder.evals()) == 1
+
+
+def on(tmp_path: Path, double: str, **workload: Any) -> Cell:
+    """A cell on one of the doubles of workloads."""
+    facts = {**workloads.config(double), "budget_samples": 4000, "eval_every": 400, **workload}
+    config = {**cell(tmp_path).config, "workload": facts, "workload_label": "odd", "label": double}
+    return Cell.from_config({k: v for k, v in config.items() if k != "id"})
+
+
 def test_what_a_plugin_prints_goes_to_the_cells_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,25 +286,6 @@ def test_signals_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
     assert result(c) == result(undisturbed)
 
 
-@pytest.mark.parametrize("damage", ["torn", "absent", "other id"])
-def test_a_checkpoint_that_does_not_fit_means_starting_over(tmp_path: Path, damage: str) -> None:
-    c = cell(tmp_path, "workload.budget_samples=6400", "stop_at_target=false", "keep_checkpoint=true")
-    whole = cell(tmp_path, "workload.budget_samples=6400", "stop_at_target=false", "name=whole")
-    run(whole)
-    kill_at(c, rows=3)
-    checkpoint = c.folder.checkpoint_file
-    if damage == "torn":
-        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    elif damage == "absent":
-        checkpoint.unlink()
-    else:
-        state = torch.load(checkpoint, weights_only=True)
-        torch.save({**state, "id": "other"}, checkpoint)
-    assert run_cell(c.folder.path)["status"] == "done"
-    assert "resumes" not in c.folder.manifest()
-    assert result(c) == result(whole)
-
-
 @pytest.mark.parametrize(
     ("parts", "kills"),
     [
@@ -313,16 +321,6 @@ def test_killed_at_random_instants_a_cell_ends_as_if_it_never_had_been(
     assert run_cell(killed.folder.path)["status"] == "done"
     assert killed.folder.manifest().get("resumes", 0) >= 1
     assert result(killed) == result(undisturbed)
-
-
-def kill_at(c: Cell, rows: int) -> None:
-    """Start the cell with a checkpoint at every chance and SIGKILL it once it has that many rows."""
-    config = {**c.config, "checkpoint_every": 0.001}
-    Cell(config, c.folder, c.sources).submit()
-    process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(c.folder.path)])
-    wait_for(lambda: len(c.folder.evals()) >= rows and c.folder.checkpoint_file.exists())
-    process.kill()
-    process.wait()
 
 
 def wait_for(condition: Any, seconds: float = 60) -> None:

@@ -16,7 +16,7 @@ from runner.batch import Info
 from runner.clock import Clock
 from runner.cost import Cost
 from runner.errors import Diverged
-from runner.loop import Loop, Plan, hits
+from runner.loop import Loop, Plan, Unsound, hits
 from runner.stream import Stream
 from runner.task import Task
 
@@ -109,11 +109,31 @@ def test_the_test_split_is_measured_at_the_hit_and_at_the_end_alone() -> None:
     assert loop.progress.hit is log.rows[2]
 
 
-@pytest.mark.parametrize(("value", "expected"), [(float("nan"), "diverged"), (float("inf"), "diverged")])
-def test_a_metric_that_is_no_number_ends_the_run_without_a_hit(value: float, expected: str) -> None:
-    loop, log = make(Counting(), target=-1, evaluate=lambda *_: {"score": value})
-    assert loop.run() == expected
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_is_no_number_ends_the_run_without_a_hit(value: float) -> None:
+    def evaluate(model: nn.Module, *_: object) -> dict[str, float]:
+        return {"score": value if model.w > 0 else 0.0}  # pyright: ignore[reportOperatorIssue]
+
+    loop, log = make(Counting(), target=5, evaluate=evaluate)
+    assert loop.run() == "diverged"
+    assert loop.progress.hit is None and len(log.rows) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_number_before_any_training_is_nobodys_divergence(value: float) -> None:
+    loop, log = make(Counting(), target=5, evaluate=lambda *_: {"score": value})
+    with pytest.raises(Unsound, match=f"validation/score is {value}"):
+        loop.run()
     assert loop.progress.hit is None and len(log.rows) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_test_split_decides_nothing(value: float) -> None:
+    def evaluate(model: nn.Module, split: str, _predict: object) -> dict[str, float]:
+        return {"score": value if split == "test" else model.w.item()}  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    loop, log = make(Counting(), target=5, evaluate=evaluate)
+    assert loop.run() == "target" and loop.progress.hit is log.rows[-1]
 
 
 def test_a_nan_training_loss_is_diverged_and_never_hits() -> None:

@@ -1,0 +1,71 @@
+"""Parts that keep in their state what a checkpoint can hold, and what it cannot."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Kept(torch.optim.SGD):
+    """SGD with something in its first group."""
+
+    kept: Any = None
+
+    def __init__(self, params: object, lr: float = 0.1, **_others: object) -> None:
+        super().__init__(params, lr=lr)  # pyright: ignore[reportArgumentType]
+        self.param_groups[0]["kept"] = self.kept
+
+
+class Numpy(Kept):
+    """Lives on NumPy's numbers: the learning rate itself is one, of single precision, and falls."""
+
+    kept = np.arange(3.0)
+
+    def step(self, closure: None = None) -> None:
+        self.param_groups[0]["lr"] = np.float32(self.param_groups[0]["lr"]) * np.float32(0.99)
+        super().step()
+
+
+class Mode(enum.Enum):
+    FAST = 1
+
+
+class Enumerated(Kept):
+    kept = Mode.FAST
+
+
+class Lambda(Kept):
+    kept = staticmethod(lambda step: step)
+
+
+class Queue(Kept):
+    """Keeps a queue of gradients for each parameter, as AdaShift does."""
+
+    def step(self, closure: None = None) -> None:
+        super().step()
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["queue"] = deque([torch.zeros(1)], maxlen=3)
+
+
+def numpy_cosine(progress: float) -> float:
+    """A schedule that computes in NumPy."""
+    return 0.5 * (1 + np.cos(np.pi * progress))
+
+
+class NumpyCosine:
+    """The same as a part."""
+
+    def __call__(self, progress: float) -> float:
+        return numpy_cosine(progress)
+
+
+class Cosine:
+    """The same in Python's numbers."""
+
+    def __call__(self, progress: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,203 @@
+"""Checkpoints: what they can hold, what becomes of those that cannot be gone on from."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runner import checkpoint
+from runner.cell import Cell
+from runner.execute import run_cell
+from runner.loop import Alarm
+from runner.records import CellFolder
+
+TIMES = ("seconds", "seconds_to_target")
+ARGS = ("log=none", "workload.target=null", "workload.budget_samples=3200", "workload.eval_every=640")
+
+
+def submitted(results: Path, *overrides: str, **algorithm: Any) -> Cell:
+    """A small cell on digits, its parts as given by name."""
+    config = Cell.from_overrides([f"results_dir={results}", *ARGS, *overrides]).config
+    if algorithm:
+        parts: dict[str, Any] = {
+            kind: {"_target_": f"tests.doubles.keepers.{name}"} for kind, name in algorithm.items()
+        }
+        parts.setdefault("optimizer", {"_target_": "torch.optim.SGD", "lr": 0.1})
+        config |= {"algorithm": {"_target_": "runner.composed.Composed", **parts}, "label": "double"}
+    cell = Cell.from_config({key: value for key, value in config.items() if key != "id"})
+    assert cell.submit()
+    return cell
+
+
+def interrupted(path: Path, after: int = 2) -> dict[str, Any]:
+    """Train until the cell has that many evaluations, then ask it to checkpoint and stop."""
+    alarm, rows = Alarm(), iter(range(1, 100))
+
+    def told(event: dict[str, Any]) -> None:
+        if event["event"] == "row" and next(rows) == after:
+            alarm.ring()
+
+    return run_cell(path, told, alarm)
+
+
+def evaluations(path: Path) -> list[dict[str, Any]]:
+    rows = CellFolder(path).evals()
+    return [{k: v for k, v in row.items() if k not in TIMES and "clock" not in k} for row in rows]
+
+
+# -- what a checkpoint can hold ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [{"optimizer": "Numpy"}, {"schedule": "NumpyCosine"}])
+def test_numpys_numbers_come_back_as_they_were(tmp_path: Path, parts: dict[str, str]) -> None:
+    whole, cut = (submitted(tmp_path, f"name={name}", **parts) for name in ("whole", "cut"))
+    assert run_cell(whole.folder.path)["status"] == "done"
+    assert interrupted(cut.folder.path)["status"] == "preempted"
+    assert run_cell(cut.folder.path)["status"] == "done"
+    assert cut.folder.manifest()["resumes"] == 1
+    assert evaluations(cut.folder.path) == evaluations(whole.folder.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Queue", "algorithm.optimizer.state.0.queue is a deque"),
+        ("Enumerated", "algorithm.optimizer.param_groups.0.kept is a Mode"),
+        ("Lambda", "algorithm.optimizer.param_groups.0.kept is a function"),
+    ],
+)
+def test_what_no_checkpoint_can_hold_fails_at_the_first_one(tmp_path: Path, name: str, says: str) -> None:
+    cell = submitted(tmp_path, optimizer=name)
+    status = interrupted(cell.folder.path)
+    assert status["status"] == "failed" and says in status["error"], status
+    assert "which a checkpoint cannot hold: keep tensors" in status["error"]
+    assert not cell.folder.checkpoint_file.exists()
+
+
+# -- checkpoints that cannot be gone on from ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a cell that was interrupted at its second evaluation."""
+    torch.set_num_threads(1)
+    cell = submitted(tmp_path_factory.mktemp("cut"))
+    assert interrupted(cell.folder.path)["status"] == "preempted"
+    return cell.folder.path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the same cell evaluates to when nothing disturbs it."""
+    torch.set_num_threads(1)
+    cell = submitted(tmp_path_factory.mktemp("whole"))
+    assert run_cell(cell.folder.path)["status"] == "done"
+    return evaluations(cell.folder.path)
+
+
+def resaved(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def apply(file: Path) -> None:
+        torch.save(change(torch.load(file, weights_only=True)), file)
+
+    return apply
+
+
+def flipped(share: float) -> Callable[[Path], None]:
+    """One bit, so far into the file."""
+
+    def apply(file: Path) -> None:
+        data = bytearray(file.read_bytes())
+        data[int(len(data) * share)] ^= 1
+        file.write_bytes(data)
+
+    return apply
+
+
+def zeroed(file: Path) -> None:
+    """A block that a file system lost."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 512] = bytes(512)
+    file.write_bytes(data)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:1000]),
+    "empty": lambda file: file.write_bytes(b""),
+    "a flipped bit of a tensor": flipped(0.4),
+    "a block of zeros": zeroed,
+    "no archive": lambda file: file.write_bytes(b"not a checkpoint"),
+    "an empty dict": resaved(lambda _: {}),
+    "a list": resaved(lambda _: [1, 2]),
+    "of another cell": resaved(lambda state: {**state, "id": "other"}),
+    "of other source": resaved(lambda state: {**state, "source": "other"}),
+    "without progress": resaved(lambda state: {k: v for k, v in state.items() if k != "progress"}),
+    "without weights": resaved(lambda state: {**state, "task": {}}),
+    "without generators": resaved(lambda state: {**state, "rng": {}}),
+    "of more evaluations": resaved(lambda s: {**s, "progress": {**s["progress"], "rows": 9}}),
+    "a model of another shape": resaved(lambda s: {**s, "task": {k: torch.zeros(3) for k in s["task"]}}),
+    "an object": lambda file: torch.save(Path("a"), file),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_starts_over_and_says_so(
+    tmp_path: Path, cut: Path, whole: list[dict[str, Any]], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shutil.copytree(cut, tmp_path / cut.name)
+    DAMAGE[what](path / "checkpoint.pt")
+    events: list[dict[str, Any]] = []
+    assert run_cell(path, events.append)["status"] == "done"
+    assert evaluations(path) == whole
+    manifest = CellFolder(path).manifest()
+    assert "resumes" not in manifest and "starting over" in manifest["started_over"]
+    assert [e["text"] for e in events if e["event"] == "notice"] == [manifest["started_over"]]
+    assert manifest["started_over"] in capsys.readouterr().err
+
+
+def test_an_absent_checkpoint_needs_no_words(tmp_path: Path, cut: Path, whole: list[dict[str, Any]]) -> None:
+    path = shutil.copytree(cut, tmp_path / cut.name)
+    (path / "checkpoint.pt").unlink()
+    assert run_cell(path)["status"] == "done" and evaluations(path) == whole
+    assert not {"resumes", "started_over"} & CellFolder(path).manifest().keys()
+
+
+def test_a_sound_checkpoint_is_gone_on_from(tmp_path: Path, cut: Path, whole: list[dict[str, Any]]) -> None:
+    path = shutil.copytree(cut, tmp_path / cut.name)
+    assert run_cell(path)["status"] == "done" and evaluations(path) == whole
+    manifest = CellFolder(path).manifest()
+    assert manifest["resumes"] == 1 and "started_over" not in manifest
+
+
+@pytest.mark.parametrize("blow", ["bit", "block"])
+def test_damage_that_changes_what_is_read_is_seen(tmp_path: Path, cut: Path, blow: str) -> None:
+    """Wherever it falls: either it is noticed, or what is read is what was written."""
+    sound, chance = (cut / "checkpoint.pt").read_bytes(), random.Random(blow)
+    written, file = checkpoint.read(cut / "checkpoint.pt", "cpu"), tmp_path / "checkpoint.pt"
+    unseen = 0
+    for _ in range(150):
+        data, at = bytearray(sound), chance.randrange(len(sound))
+        if blow == "bit":
+            data[at] ^= 1 << chance.randrange(8)
+        else:
+            data[at : at + 512] = bytes(len(data[at : at + 512]))
+        file.write_bytes(data)
+        if checkpoint.damage(file) is None:
+            unseen += 1
+            assert same(checkpoint.read(file, "cpu"), written), at
+    assert unseen < 75  # padding between records
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
