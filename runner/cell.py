@@ -85,11 +85,12 @@ class Cell:
         """Where the cell stands: a status, or one of the words of :func:`folder_state`."""
         status = self.folder.status()["status"]
         if status in FINISHED:
-            return status if self.folder.manifest().get("source") == self.source else "stale"
+            same = self.folder.manifest().get("source") == self.source
+            return _finished_state(self.folder, status, outdated=not same)
         return _unfinished_state(self.folder, status)
 
     def submit(self, again: bool = False) -> bool:
-        """Write the folder that a worker needs; a stale result moves to ``superseded/`` first.
+        """Write the folder that a worker needs; a stale or damaged result moves to ``superseded/`` first.
 
         Args:
             again: train a finished cell once more.
@@ -105,15 +106,16 @@ class Cell:
         if lock is None:
             return False
         with lock:
-            finished = self.folder.status()["status"] in FINISHED
-            stale = finished and self.folder.manifest().get("source") != self.source
-            if stale:
+            finished = (status := self.folder.status()["status"]) in FINISHED
+            same = self.folder.manifest().get("source") == self.source
+            doubted = finished and _finished_state(self.folder, status, outdated=not same) != status
+            if doubted:
                 self.supersede()
             elif finished and not again:
                 return False
             else:
                 self._write()
-        return self.submit() if stale else True
+        return self.submit() if doubted else True
 
     def _write(self) -> None:
         before = self.folder.manifest().get("source")
@@ -169,13 +171,21 @@ class Cell:
 def folder_state(folder: CellFolder) -> str:
     """Where a cell stands, by its folder alone: a status, or what only shows from outside.
 
-    ``stale``: finished, but the source code has changed since · ``running``: somebody works on it ·
+    ``damaged``: finished, but its evaluations are not as it wrote them · ``stale``: finished, but the source
+    code has changed since · ``running``: somebody works on it ·
     ``killed``: says that it runs, but nobody works on it.
     """
     status = folder.status()["status"]
     if status in FINISHED:
-        return "stale" if source.outdated(folder.manifest().get("sources") or {}) else status
+        outdated = source.outdated(folder.manifest().get("sources") or {})
+        return _finished_state(folder, status, outdated)
     return _unfinished_state(folder, status)
+
+
+def _finished_state(folder: CellFolder, status: str, outdated: bool) -> str:
+    if folder.damage() is not None:
+        return "damaged"
+    return "stale" if outdated else status
 
 
 def _unfinished_state(folder: CellFolder, status: str) -> str:

@@ -311,7 +311,7 @@ class CellRun:
         summary = summarise(loop, ended, compile_seconds) | usage.facts(self.config["threads"])
         summary["contended"] |= self.shared
         status = "diverged" if ended == "diverged" else "done"
-        folder.set_status(status, **where, summary=summary)
+        folder.finish(status, **where, summary=summary)
         folder.tidy()
 
     def _where(self) -> dict[str, Any]:

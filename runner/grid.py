@@ -21,6 +21,7 @@ from runner.scheduler import Job
 from runner.values import FOLLOW_UPS
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
+AGAIN = {"stale": "again: the source has changed", "damaged": "again: its evaluations are damaged"}
 CHECKED_AHEAD = 64  # override lists that are composed before the second cell is drawn
 
 
@@ -208,7 +209,7 @@ def _follow_up(then: str, experiments: Iterable[Path]) -> int:
 
 def job_of(cell: Cell, state: str = "pending") -> Job:
     """What the scheduler has to know about a cell."""
-    note = "again: the source has changed" if state == "stale" else ""
+    note = AGAIN.get(state, "")
     if cell.folder.checkpoint_file.exists():
         note = "from its checkpoint"
     return Job(cell.folder.path, cell.config["device"], cell.config["threads"], cell.title, note)

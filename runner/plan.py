@@ -19,12 +19,12 @@ from runner.display import plural
 from runner.launch import launches
 from runner.records import FINISHED
 from runner.resources import Recorded, Resources, estimate, recorded_minutes
-from runner.survey import FAILED, can_ask_slurm, duration
+from runner.survey import DOUBTED, FAILED, can_ask_slurm, duration
 
 if TYPE_CHECKING:
     from runner.grid import Backend, Grid
 
-COLUMNS = ("done", "missing", "to resume", "failed", "stale", "elsewhere")
+COLUMNS = ("done", "missing", "to resume", "failed", *DOUBTED, "elsewhere")
 LEFT_ALONE = ("done", "elsewhere")  # finished, or somebody trains them or has them in a queue
 
 
@@ -133,8 +133,8 @@ def _column(cell: Cell, queued: bool) -> str:
         return "elsewhere"
     if state in FAILED:
         return "failed"
-    if state == "stale":
-        return "stale"
+    if state in DOUBTED:
+        return state
     return "to resume" if cell.folder.checkpoint_file.exists() else "missing"
 
 

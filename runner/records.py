@@ -7,6 +7,7 @@ line an evaluation · ``status.json`` where the cell stands · ``checkpoint.pt``
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -59,6 +60,27 @@ class CellFolder:
         """One record an evaluation; a torn last line is left out."""
         return read_lines(self.evals_file)
 
+    def damage(self) -> str | None:
+        """What has become of a finished cell's records since; None where they are as it wrote them.
+
+        Held against the digest in its status; a folder of before there were digests has a count to go by.
+        """
+        status = self.status()
+        if status["status"] not in FINISHED:
+            return None
+        if not isinstance(status.get("summary"), dict):
+            return f"{self.status_file.name} has no summary"
+        if (made := status["summary"].get("evals")) is None:
+            return None
+        name = self.evals_file.name
+        if not self.evals_file.exists():
+            return f"{name} is gone"
+        if (held := len(self.evals())) != made:
+            return f"{name} holds {held:,} evaluations of the {made:,} that were made"
+        recorded = status.get("evals_sha256")
+        torn = recorded is not None and recorded != self._digest()["evals_sha256"]
+        return f"{name} is not what the cell wrote" if torn else None
+
     # -- writing -----------------------------------------------------------------------------------
 
     def create(self, config: dict[str, Any], manifest: dict[str, Any]) -> None:
@@ -84,6 +106,14 @@ class CellFolder:
             raise ValueError(f"no such status: {status}")
         self.guard()
         write_json(self.status_file, {"status": status, "updated": time.time(), **facts})
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """The cell's last word, with what tells later whether its evaluations are as it wrote them."""
+        self.set_status(status, **self._digest(), **facts)
+
+    def _digest(self) -> dict[str, Any]:
+        data = self.evals_file.read_bytes() if self.evals_file.exists() else b""
+        return {"evals_bytes": len(data), "evals_sha256": hashlib.sha256(data).hexdigest()}
 
     def append_eval(self, row: dict[str, Any]) -> None:
         """Append one evaluation."""

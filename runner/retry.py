@@ -1,4 +1,4 @@
-"""``python -m runner.retry results/<name>``: run what failed, went stale or was left behind once more.
+"""``python -m runner.retry results/<name>``: run what failed, went stale or bad, or was left behind.
 
 The cells' own resolved configs are read, never ``conf/``. They run as a grid's cells do, where the last
 launch of the experiment ran unless told otherwise.
@@ -24,9 +24,9 @@ from runner.records import CellFolder
 from runner.resources import DEFAULTS, FACTOR, completed
 from runner.scheduler import Job
 from runner.source import source_hashes
-from runner.survey import FAILED, LEFT, STATES, Seen, View, look, pick, place
+from runner.survey import DOUBTED, FAILED, LEFT, STATES, Seen, View, look, pick, place
 
-AGAIN = (*FAILED, "stale", *LEFT)
+AGAIN = (*FAILED, *DOUBTED, *LEFT)
 LAUNCHERS = ("local", "slurm", "inline")
 PREFIX = "hydra.launcher."
 NEEDED = ("id", "label", "workload_label", "study", "trial", "device", "threads", "workload", "algorithm")
@@ -69,7 +69,7 @@ def _retry(options: argparse.Namespace) -> int:
     # `--cells a b workers=4`: argparse gives all three to --cells.
     settings = [*options.set, *filter(_is_option, options.cells)]
     experiment, only = place(options.folder)
-    view = look(experiment)
+    view = look(experiment, check=True)
     patterns = [word for word in options.cells if not _is_option(word)] + ([only] if only else [])
     chosen = select(view, patterns, states(options.states))
     launcher, given = how(view, options.launcher, assignments(settings))

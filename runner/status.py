@@ -23,14 +23,16 @@ from runner.display import plural
 from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
-from runner.survey import FAILED, Seen, View, duration, experiments, look, place
+from runner.records import CellFolder
+from runner.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
 
 REFRESH = 2.0  # seconds between two looks; more where a look takes long
 SHARE = 5  # of the time at most this part is spent looking: others use the file system, too
 SHOWN = 20  # failures, and running cells, that are listed without --cells
 LAUNCHES = 3  # ended launches that are listed
 COLOURS = {"done": "green", "diverged": "green", "running": "cyan", "queued": "cyan", "killed": "yellow",
-           "preempted": "yellow", "stale": "yellow", **dict.fromkeys(FAILED, "red")}  # fmt: skip
+           "preempted": "yellow", "stale": "yellow",
+           **dict.fromkeys((*FAILED, "damaged"), "red")}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--once", action="store_true", help="one look, on a terminal too")
     parser.add_argument("--watch", type=_seconds, metavar="SECONDS", help="look again every so often")
     parser.add_argument("--json", action="store_true", help="everything, for a program")
+    parser.add_argument(
+        "--check", action="store_true", help="read every evaluation and checkpoint for damage"
+    )
     parser.add_argument("--cells", action="store_true", help=f"list every cell, not {SHOWN} of a kind")
     return parser
 
@@ -74,9 +79,11 @@ def _show(options: argparse.Namespace, console: Console) -> None:
     experiment, only = place(options.folder)
 
     def now() -> View:
-        view = look(experiment)
+        view = look(experiment, check=options.check)
         if only is not None:
             view.cells = [cell for cell in view.cells if cell.name == only]
+        if options.check:
+            view.notices += damaged_checkpoints(view.cells)
         return view
 
     if options.json:
@@ -88,6 +95,16 @@ def _show(options: argparse.Namespace, console: Console) -> None:
     else:
         for view in _looks(now, options.watch):
             console.print(render(view, options.cells), "", soft_wrap=True)
+
+
+def damaged_checkpoints(cells: Iterable[Seen]) -> Iterator[str]:
+    """A line for each checkpoint that cannot be gone on from: its cell would start over."""
+    from runner import checkpoint
+
+    for cell in cells:
+        file = CellFolder(cell.path).checkpoint_file
+        if file.exists() and (damage := checkpoint.damage(file)) is not None:
+            yield f"{cell.title}: checkpoint.pt is damaged ({damage})"
 
 
 def _live(now: Callable[[], View], options: argparse.Namespace, console: Console) -> None:
@@ -130,7 +147,8 @@ def render(view: View, every: bool = False) -> RenderableType:
     parts += [_line(notice, "yellow") for notice in view.notices[:limit]]
     parts += _launches(view)
     parts += _running([cell for cell in view.cells if cell.lock is not None], limit)
-    parts += _failures([cell for cell in view.cells if cell.state in FAILED], view.experiment, limit)
+    broken = [cell for cell in view.cells if cell.state in (*FAILED, "damaged")]
+    parts += _failures(broken, view.experiment, limit)
     parts += _advice(view)
     return Group(*parts)
 
@@ -239,16 +257,20 @@ def _failures(cells: Sequence[Seen], experiment: Path, limit: int) -> Iterator[R
         return
     yield Text()
     for cell in cells[:limit]:
-        yield _line(f"{cell.title}: {cell.state}: {one_line(cell.status.get('error', ''), 160)}", "red")
+        yield _line(f"{cell.title}: {cell.state}: {one_line(_why(cell), 160)}", "red")
         yield _line(f"  {experiment / 'cells' / cell.name}", "dim")
     if len(cells) > limit:
         yield _line(f"and {len(cells) - limit:,} more: --cells lists them", "red")
 
 
+def _why(cell: Seen) -> str:
+    return CellFolder(cell.path).damage() or cell.status.get("error", "")
+
+
 def _advice(view: View) -> Iterator[RenderableType]:
     """What nobody will bring to an end, and the command that does."""
     left = [cell for cell in view.cells if cell.left_behind]
-    again = [cell for cell in view.cells if cell.state in (*FAILED, "stale")]
+    again = [cell for cell in view.cells if cell.state in (*FAILED, *DOUBTED)]
     if left or again:
         yield Text()
     if left:

@@ -1,6 +1,7 @@
 """How the cells of an experiment stand, from one quick look at their folders. Reads only.
 
-A finished cell costs two small files, any other one file and a listing; ten thousand take a second or two.
+A finished cell costs two small files and a look at the size of a third, any other one file and a listing; ten
+thousand take a second or two.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from runner import source
 from runner.errors import UserError, nearest
 from runner.launch import Launch, launches
 from runner.lock import holder, runs_here
-from runner.records import FINISHED, STATUSES
+from runner.records import FINISHED, STATUSES, CellFolder
 
 Record = dict[str, Any]
 FAILED = ("failed", "oom", "timeout")
+DOUBTED = ("damaged", "stale")  # finished, and yet to be run again
 LEFT = ("pending", "preempted", "killed")  # not at their end; left behind where nobody comes for them
 # In the order in which people read them; what is not among a folder's statuses only shows from outside.
-STATES = ("done", "diverged", "running", "queued", "pending", "preempted", "killed", *FAILED, "stale")
+STATES = ("done", "diverged", "running", "queued", "pending", "preempted", "killed", *FAILED, *DOUBTED)
 CLOCK_SLACK = 5.0  # seconds: a cell's folder is written just before the launch that will run it
 PENDING: Record = {"status": "pending"}
 _FINISHED = re.compile(rb'\{\n "status": "(done|diverged)"')
+_EVALS_BYTES = re.compile(rb'^ "evals_bytes": (\d+)', re.MULTILINE)
+_EVALS_MADE = re.compile(rb'^  "evals": [1-9]', re.MULTILINE)  # a summary of before there were digests
 _SOURCE = re.compile(rb'^ "source": "(\w+)"', re.MULTILINE)
 _NAME = re.compile(r"(?P<names>.+)\.s(?P<study>\d+)\.t(?P<trial>\d+)\.(?P<id>[^.]+)")
 
@@ -139,12 +143,14 @@ def survey(experiment: Path, stale: bool = True) -> list[Seen]:
     return look(experiment, stale).cells
 
 
-def look(experiment: Path, stale: bool = True) -> View:
+def look(experiment: Path, stale: bool = True, check: bool = False) -> View:
     """One look at an experiment's folder, and at the queue where it has jobs there.
 
     Args:
         experiment: its folder.
         stale: tell ``stale`` from ``done``, which takes a second file a cell.
+        check: hold every byte of finished cells' evaluations against their digest, or in old folders against
+            their count, where otherwise the size has to do.
 
     Raises:
         UserError: where there is no experiment.
@@ -154,7 +160,7 @@ def look(experiment: Path, stale: bool = True) -> View:
     outdated = _Outdated() if stale else None
     unwritten = 0
     for name in _names(experiment):
-        cell = _seen(experiment, name, outdated, queued, view.notices)
+        cell = _seen(experiment, name, outdated, queued, view.notices, check)
         if cell is None:
             unwritten += 1
         else:
@@ -286,7 +292,12 @@ def _names(experiment: Path) -> list[str]:
 
 
 def _seen(
-    experiment: Path, name: str, outdated: _Outdated | None, queued: Collection[str], notices: list[str]
+    experiment: Path,
+    name: str,
+    outdated: _Outdated | None,
+    queued: Collection[str],
+    notices: list[str],
+    check: bool,
 ) -> Seen | None:
     """Agrees with :func:`runner.cell.folder_state`, but for what a queue adds.
 
@@ -303,7 +314,9 @@ def _seen(
             return None
         state, text = "pending", b""
     if state in FINISHED:
-        if outdated is not None and outdated(path):
+        if CellFolder(Path(path)).damage() is not None if check else _cut(path, text):
+            state = "damaged"
+        elif outdated is not None and outdated(path):
             state = "stale"
     elif (lock := holder(Path(path))) is not None:
         state = "running"
@@ -312,6 +325,18 @@ def _seen(
     elif state == "running":
         state = "killed"
     return Seen(name, state, text, lock, experiment)
+
+
+def _cut(path: str, status: bytes) -> bool:
+    """Whether evaluations have gone or come since the cell's last word, as far as the file's size tells."""
+    try:
+        size = os.stat(f"{path}/evals.jsonl").st_size  # noqa: PTH116 - for every finished cell
+    except OSError:
+        size = None
+    recorded = _EVALS_BYTES.search(status)
+    if recorded is None:
+        return size is None and _EVALS_MADE.search(status) is not None
+    return size != int(recorded[1])
 
 
 def _status_word(text: bytes) -> str | None:

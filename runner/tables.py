@@ -36,7 +36,8 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         (``samples_to_target`` and the like are infinite where it missed, NaN where it is unfinished or has
         no target), ``best_metric`` (validation, so far), ``error``, ``host``, ``job``, ``device``,
         ``threads``, ``source``, ``commit``, ``data_checksum``, and hyperparameters as ``hparam/<key>``.
-        ``evals``: ``id, workload, label, study, trial`` and what was measured, in order.
+        ``evals``: ``id, workload, label, study, trial`` and what was measured, in order. A finished cell
+        whose evaluations are not as it wrote them has ``status`` ``"damaged"`` and no evaluations.
 
     Raises:
         UserError: when there is no such folder, or no cell in it.
@@ -100,6 +101,8 @@ def _read(path: Path) -> Iterator[tuple[Record, list[Record]]]:
     if card is None:
         return
     rows, status, manifest = folder.evals(), folder.status(), folder.manifest()
+    if (damage := folder.damage()) is not None:
+        rows, status = [], {**status, "status": "damaged", "error": damage}
     summary = status.get("summary")
     summary = summary if isinstance(summary, dict) else {}
     yield (

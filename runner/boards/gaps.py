@@ -15,7 +15,7 @@ from runner.launch import Launch
 from runner.overrides import name_of
 from runner.scoring.comparable import parts, titles
 from runner.scoring.complete import blocks, holes, ranges
-from runner.survey import FAILED, LEFT, Seen, View, look
+from runner.survey import DOUBTED, FAILED, LEFT, Seen, View, look
 
 NAMED = 2  # cells of a kind that are named
 STALE = "stale, trained by other source than today's"
@@ -61,7 +61,7 @@ def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
         experiment: its folder.
         cells: its ``cells`` table.
     """
-    view = look(experiment)
+    view = look(experiment, check=True)
     missing, lines = _missing(view, cells)
     found = Gaps(len(view.cells) + missing, {"missing": missing}, lines)
     states: dict[str, list[Seen]] = {}
@@ -79,7 +79,7 @@ def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
 def _unfinished(experiment: Path, state: str, cells: Sequence[Seen]) -> str:
     said = STALE if state == "stale" else state
     what = f"{len(cells):,} {said} ({_some(cell.title for cell in cells)})"
-    if state not in (*FAILED, *LEFT, "stale"):
+    if state not in (*FAILED, *LEFT, *DOUBTED):
         return what
     return f"{what}: python -m runner.retry {shlex.quote(str(experiment))} --states {state}"
 
