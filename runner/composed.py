@@ -17,6 +17,7 @@ from runner.algorithm import Algorithm
 from runner.batch import Batch, Info
 from runner.build import build_part
 from runner.guards import clash
+from runner.modes import Modes, has_modes
 from runner.task import Task
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
@@ -39,9 +40,9 @@ class Composed(Algorithm):
     and wrappers are built at set-up only, so their ``compatible`` and ``uses_metrics`` are read from the
     class: ``compatible`` is a static method there.
 
-    For an evaluation the part with a ``swap_in`` puts its weights in place (an average stands in for an
-    optimizer that has one), then the part with a ``map_evaluated`` changes the weights that are there
-    (quantisation, a mask). Two of a sort exclude each other.
+    For an evaluation the part with a ``swap_in`` puts its weights in place, or else an optimizer with
+    ``eval()`` and ``train()`` does (an average stands in for either), then the part with a ``map_evaluated``
+    changes the weights that are there (quantisation, a mask). Two of a sort exclude each other.
     """
 
     def __init__(
@@ -130,7 +131,8 @@ class Composed(Algorithm):
         parts = [part for _, part in self._named_parts()]
         completed = sorted(parts, key=lambda part: part is not self.optimizer)  # stable
         self._after = [part.after_step for part in completed if hasattr(part, "after_step")]
-        self._swap = next((part for part in reversed(parts) if hasattr(part, "swap_in")), None)
+        modes = Modes(self.optimizer) if has_modes(self.optimizer) else None
+        self._swap = next((part for part in reversed(parts) if hasattr(part, "swap_in")), modes)
         self._map = next((part for part in parts if hasattr(part, "map_evaluated")), None)
 
     # -- training ----------------------------------------------------------------------------------

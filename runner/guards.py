@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.batch import Info
 from runner.kinds import NO_CLASSES
+from runner.modes import has_modes
 
 Parts = Mapping[str, Any]  # kind, or kind.name where there are several -> part, or its class before set-up
 Rule = Callable[[Parts, Info], str | None]
@@ -102,7 +103,11 @@ def _workers(parts: Parts, info: Info) -> str | None:
 
 
 def _two_swaps(parts: Parts, info: Info) -> str | None:
-    names = [name for name, part in parts.items() if hasattr(part, "swap_in")]
+    names = [
+        name
+        for name, part in parts.items()
+        if hasattr(part, "swap_in") or (name == "optimizer" and has_modes(part))
+    ]
     if len(names) < 2 or set(names) == {
         "average",
         "optimizer",

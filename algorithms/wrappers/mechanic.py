@@ -10,6 +10,7 @@ from torch import Tensor
 
 from algorithms.optimizers._common import Closure, evaluate, non_negative
 from algorithms.wrappers._base import Wrapped
+from runner.modes import has_modes
 
 
 class Mechanic(Wrapped):
@@ -38,7 +39,8 @@ class Mechanic(Wrapped):
         eps: added to denominators; positive.
 
     Raises:
-        ValueError: for a hyperparameter outside its range, or a base with ``swap_in``.
+        ValueError: for a hyperparameter outside its range, or a base that evaluates other weights than
+            it trains.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Mechanic(Wrapped):
         for name, value in {"s_init": s_init, "eps": eps}.items():
             if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, got {value}")
-        if hasattr(optimizer, "swap_in"):
+        if hasattr(optimizer, "swap_in") or has_modes(optimizer):
             raise ValueError(f"optimizer must evaluate the weights it trains, got {type(optimizer).__name__}")
         super().__init__(optimizer)
         self.betas, self.s_init, self.s_decay, self.eps = tuple(betas), s_init, s_decay, eps

@@ -69,3 +69,41 @@ class Cosine:
 
     def __call__(self, progress: float) -> float:
         return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class TwoModes(torch.optim.SGD):
+    """SGD that wants zeros evaluated, as far as it has stepped; strict about its modes."""
+
+    def __init__(self, params: object, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)  # pyright: ignore[reportArgumentType]
+        self.param_groups[0]["training"] = False
+
+    def step(self, closure: None = None) -> None:
+        assert self.param_groups[0]["training"], "a step in eval mode"
+        super().step()
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["seen"] = True
+
+    def eval(self) -> None:
+        assert self.param_groups[0]["training"], "eval() in eval mode"
+        self.param_groups[0]["training"] = False
+        for p in self.param_groups[0]["params"]:
+            assert self.state[p]["seen"]
+            self.state[p]["kept"] = p.detach().clone()
+            p.data.zero_()
+
+    def train(self) -> None:
+        self.param_groups[0]["training"] = True
+        for p in self.param_groups[0]["params"]:
+            if "kept" in self.state[p]:
+                p.data.copy_(self.state[p].pop("kept"))
+
+
+class Present:
+    """An average of nothing but the present weights."""
+
+    def update(self, task: object) -> None: ...
+
+    def swap_in(self, task: object) -> None: ...
+
+    def swap_out(self, task: object) -> None: ...

@@ -12,44 +12,9 @@ import pytest
 import torch
 
 from runner import checkpoint
-from runner.cell import Cell
 from runner.execute import run_cell
-from runner.loop import Alarm
 from runner.records import CellFolder
-
-TIMES = ("seconds", "seconds_to_target")
-ARGS = ("log=none", "workload.target=null", "workload.budget_samples=3200", "workload.eval_every=640")
-
-
-def submitted(results: Path, *overrides: str, **algorithm: Any) -> Cell:
-    """A small cell on digits, its parts as given by name."""
-    config = Cell.from_overrides([f"results_dir={results}", *ARGS, *overrides]).config
-    if algorithm:
-        parts: dict[str, Any] = {
-            kind: {"_target_": f"tests.doubles.keepers.{name}"} for kind, name in algorithm.items()
-        }
-        parts.setdefault("optimizer", {"_target_": "torch.optim.SGD", "lr": 0.1})
-        config |= {"algorithm": {"_target_": "runner.composed.Composed", **parts}, "label": "double"}
-    cell = Cell.from_config({key: value for key, value in config.items() if key != "id"})
-    assert cell.submit()
-    return cell
-
-
-def interrupted(path: Path, after: int = 2) -> dict[str, Any]:
-    """Train until the cell has that many evaluations, then ask it to checkpoint and stop."""
-    alarm, rows = Alarm(), iter(range(1, 100))
-
-    def told(event: dict[str, Any]) -> None:
-        if event["event"] == "row" and next(rows) == after:
-            alarm.ring()
-
-    return run_cell(path, told, alarm)
-
-
-def evaluations(path: Path) -> list[dict[str, Any]]:
-    rows = CellFolder(path).evals()
-    return [{k: v for k, v in row.items() if k not in TIMES and "clock" not in k} for row in rows]
-
+from tests.small_cells import evaluations, interrupted, submitted
 
 # -- what a checkpoint can hold ----------------------------------------------------------------------
 
