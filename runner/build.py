@@ -22,6 +22,11 @@ def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") ->
 
     arguments = {key: value for key, value in spec.items() if key not in NOT_ARGUMENTS}
     try:
-        return get_object(spec["_target_"])(*args, **arguments)
-    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        part = get_object(spec["_target_"])(*args, **arguments)
+    except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         raise UserError(f"{prefix}{where} ({spec['_target_']}): {one_line(str(error))}") from error
+    if hasattr(part, "param_groups"):  # an optimizer, or what wraps one
+        from runner.layout import unfuse
+
+        unfuse(part.param_groups)
+    return part

@@ -41,6 +41,9 @@ class Task:
         model: use this model rather than a fresh one.
         own_loss: the workload's own per-example loss; cross-entropy when None.
 
+    Raises:
+        UserError: for a model with complex parameters.
+
     Attributes:
         model: the network; replaced only by surgery, at set-up.
         params: its trainable parameters.
@@ -365,6 +368,11 @@ class Task:
             return model(x)
 
     def _install(self, model: nn.Module) -> None:
+        for name, p in model.named_parameters():
+            if p.is_complex():
+                raise UserError(
+                    f"the model's {name} is complex: make it real (torch.view_as_real), as methods are"
+                )
         self.model = model
         self.params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         _uncount(model)  # it may be a copy of a counted model

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from runner.batch import Batch, Info
+from runner.layout import like
 from runner.task import Task
 
 COMPRESSORS = ("top_k", "rand_k")
@@ -73,7 +74,7 @@ class Workers:
         self.rounds += 1
         pieces = direction.split([p.numel() for p in task.params])
         for p, piece in zip(task.params, pieces, strict=True):
-            p.grad = piece.view_as(p).to(p.dtype)
+            p.grad = like(piece, p)
         return torch.stack(losses).mean()
 
     def exchange(self, grads: Tensor) -> Tensor:

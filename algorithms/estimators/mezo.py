@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from runner.batch import Batch
+from runner.layout import dense
 from runner.norm import batch_norms, evaluation_mode, frozen_statistics
 from runner.task import Task
 
@@ -105,7 +106,10 @@ def draw(params: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     """Standard normal tensors laid out like ``params``, from one call of the generator."""
     sizes = [p.numel() for p in params]
     flat = torch.randn(sum(sizes), generator=generator, device=params[0].device, dtype=params[0].dtype)
-    return [z.as_strided(p.shape, p.stride()) for z, p in zip(flat.split(sizes), params, strict=True)]
+    return [
+        z.as_strided(p.shape, p.stride()) if p.is_contiguous() or dense(p) else z.view(p.shape)
+        for z, p in zip(flat.split(sizes), params, strict=True)
+    ]
 
 
 def chunks(params: Sequence[Tensor], size: int = CHUNK) -> Iterator[list[Tensor]]:

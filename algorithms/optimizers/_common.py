@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -69,3 +70,10 @@ def cut(params: list[Tensor], grads: list[Tensor]) -> Iterator[Lists]:
         if numbers >= BLOCK or end == len(params):
             yield params[start:end], grads[start:end]
             start, numbers = end, 0
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of each tensor, (n,), in float32 or better: in float16 it would soon be infinite."""
+    kinds = {t.dtype for t in tensors}
+    wide = functools.reduce(torch.promote_types, kinds, torch.float32)
+    return torch.stack(torch._foreach_norm(list(tensors), dtype=None if kinds == {wide} else wide))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import in_blocks
+from algorithms.optimizers._base import Base, plain
+from algorithms.optimizers._common import in_blocks, norms
 
 
 class Part(NamedTuple):
@@ -26,41 +27,50 @@ class Part(NamedTuple):
         return self._replace(grads=list(torch._foreach_add(self.grads, self.params, alpha=decay)))
 
 
-class Joint(torch.optim.Optimizer):
-    """Keeps state that belongs to no single parameter in ``self.shared``, which is saved with the rest.
+class Joint(Base):
+    """A rule that looks at all parameters together; what it remembers of them lies in ``self.shared``.
 
     Attributes:
-        shared: name -> tensor or number; empty before the first step.
+        one_for_all: hyperparameters that must have the same value in every group.
     """
 
-    shared: dict[str, Any]
+    one_for_all: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
-        self.shared = {}
+    def check(self, group: dict[str, Any]) -> None:
+        """See :class:`Base`; also one value for all where the rule has one."""
+        super().check(group)
+        self._hold_together(group)
+
+    def common(self) -> dict[str, Any]:
+        """The first group, whose values of :attr:`one_for_all` are those of every other.
+
+        Raises:
+            ValueError: where one has been given another value since.
+        """
+        for group in self.param_groups[1:]:
+            self._hold_together(group)
+        return self.param_groups[0]
+
+    def _hold_together(self, group: dict[str, Any]) -> None:
+        first = self.param_groups[0]
+        for key in self.one_for_all:
+            if not alike(first[key], group[key]):
+                raise ValueError(f"{key} must be the same in all groups, got {first[key]} and {group[key]}")
 
     def parts(self) -> list[Part]:
         """What has a gradient: every group, on a CPU in blocks."""
         name = type(self).__name__
-        return [Part(group, *block) for group in self.param_groups for block in in_blocks(group, name)]
+        return [Part(plain(group), *block) for group in self.param_groups for block in in_blocks(group, name)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """State by parameter number, hyperparameters, and what is shared."""
-        return {**super().state_dict(), "shared": dict(self.shared)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken; the given tensors are copied."""
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "shared"})
-        device = self.param_groups[0]["params"][0].device
-        self.shared = {
-            key: value.detach().clone().to(device) if isinstance(value, Tensor) else value
-            for key, value in state_dict["shared"].items()
-        }
+def alike(a: Any, b: Any) -> bool:
+    """Whether two values of a hyperparameter are the same, be pairs tuples or lists."""
+    return list(a) == list(b) if isinstance(a, Sequence) and isinstance(b, Sequence) else a == b
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """L2 norm of all entries together, 0-d, in float32 or better."""
-    return torch.linalg.vector_norm(precise(torch.stack(torch._foreach_norm(list(tensors)))))
+    return torch.linalg.vector_norm(norms(tensors))
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -36,12 +36,13 @@ class AdaGradNorm(Joint):
         ValueError: for a hyperparameter outside its range.
     """
 
+    one_for_all = ("b0",)
+
     def __init__(self, params: ParamsT, lr: float = 1.0, b0: float = 0.1, weight_decay: float = 0.0) -> None:
         non_negative(lr=lr, weight_decay=weight_decay)
         if not b0 > 0:
             raise ValueError(f"b0 must be greater than 0, got {b0}")
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self.b0 = b0
+        super().__init__(params, {"lr": lr, "b0": b0, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -54,7 +55,7 @@ class AdaGradNorm(Joint):
 
     def _update(self, parts: list[Part]) -> None:
         squares = norm(joined(part.grads for part in parts)) ** 2
-        self.shared = {"squares": squares + self.shared.get("squares", self.b0**2)}
+        self.shared = {"squares": squares + self.shared.get("squares", self.common()["b0"] ** 2)}
         for group, params, grads in parts:
             factor = (-group["lr"] / self.shared["squares"].sqrt()).to(params[0].dtype)
             torch._foreach_add_(params, torch._foreach_mul(grads, factor))

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
+from algorithms.optimizers._base import Blockwise
+from algorithms.optimizers._common import ParamsT, decay_rates, non_negative
 
 
-class DiffGrad(torch.optim.Optimizer):
+class DiffGrad(Blockwise):
     """diffGrad: Adam's step, times a friction of ½ to 1 that falls where successive gradients are alike.
 
     Paper: diffGrad: An Optimization Method for Convolutional Neural Networks (Dubey et al. 2020, arXiv
@@ -53,15 +54,6 @@ class DiffGrad(torch.optim.Optimizer):
         decay_rates(betas)
         own = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, own | {"legacy_alias": legacy_alias})
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """Update every parameter that has a gradient; returns what ``closure`` gives."""
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            for params, grads in in_blocks(group, "DiffGrad"):
-                self._update(group, params, grads)
-        return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]

@@ -40,6 +40,8 @@ class DoG(Joint):
         ValueError: for a hyperparameter outside its range.
     """
 
+    one_for_all = ("reps_rel", "eps")
+
     def __init__(
         self,
         params: ParamsT,
@@ -52,8 +54,7 @@ class DoG(Joint):
         for name, value in {"reps_rel": reps_rel, "eps": eps}.items():
             if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, got {value}")
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self.reps_rel, self.eps = reps_rel, eps
+        super().__init__(params, {"lr": lr, "reps_rel": reps_rel, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -67,8 +68,9 @@ class DoG(Joint):
     def _update(self, parts: list[Part], params: list[Tensor], grads: list[Tensor]) -> None:
         starts = [self._start(p) for p in params]
         if not self.shared:
-            first = self.reps_rel * (1 + norm(starts))
-            self.shared = {"radius": first, "squares": torch.full_like(first, self.eps)}
+            common = self.common()
+            first = common["reps_rel"] * (1 + norm(starts))
+            self.shared = {"radius": first, "squares": torch.full_like(first, common["eps"])}
         distance = norm(torch._foreach_sub(params, starts))
         self.shared["radius"] = torch.maximum(self.shared["radius"], distance)
         self.shared["squares"] = self.shared["squares"] + norm(grads) ** 2

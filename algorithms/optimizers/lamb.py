@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
+from algorithms.optimizers._base import Blockwise
+from algorithms.optimizers._common import ParamsT, decay_rates, non_negative, norms
 
 
-class Lamb(torch.optim.Optimizer):
+class Lamb(Blockwise):
     """LAMB: the direction of AdamW, in each tensor as long as the tensor's own norm, times lr.
 
     Paper: Large Batch Optimization for Deep Learning: Training BERT in 76 minutes (You et al. 2020,
@@ -56,15 +57,6 @@ class Lamb(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt_1d": adapt_1d}
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """Update every parameter that has a gradient; returns what ``closure`` gives."""
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            for params, grads in in_blocks(group, "LAMB"):
-                self._update(group, params, grads)
-        return loss
-
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         updates = self._adam(group, params, grads)
         layers = [i for i, p in enumerate(params) if group["adapt_1d"] or p.ndim > 1]
@@ -102,6 +94,6 @@ class Lamb(torch.optim.Optimizer):
 
 def _stretch(updates: list[Tensor], params: list[Tensor]) -> None:
     """Give each update, in place, the norm of its parameter; leave it where either norm is 0."""
-    weights, lengths = torch.stack(torch._foreach_norm(params)), torch.stack(torch._foreach_norm(updates))
+    weights, lengths = norms(params), norms(updates)
     ratios = torch.where((weights > 0) & (lengths > 0), weights / lengths, 1.0)
     torch._foreach_mul_(updates, list(ratios.unbind()))

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, evaluate, in_blocks, non_negative
+from algorithms.optimizers._base import Blockwise
+from algorithms.optimizers._common import ParamsT, non_negative, norms
 
 VARIANTS = ("2017", "paper")
 
 
-class Lars(torch.optim.Optimizer):
+class Lars(Blockwise):
     """LARS: SGD with momentum, each tensor's step in proportion to the tensor's own norm; two variants.
 
     Paper: Large Batch Training of Convolutional Networks (You et al. 2017, arXiv 1708.03888), variant
@@ -63,16 +64,9 @@ class Lars(torch.optim.Optimizer):
         own = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, own | {"variant": variant, "trust": trust, "adapt_1d": adapt_1d})
 
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """Update every parameter that has a gradient; returns what ``closure`` gives."""
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            for params, grads in in_blocks(group, "LARS"):
-                (_step_2017 if group["variant"] == "2017" else _step_paper)(
-                    group, params, grads, [self._momentum(p) for p in params]
-                )
-        return loss
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        rule = _step_2017 if group["variant"] == "2017" else _step_paper
+        rule(group, params, grads, [self._momentum(p) for p in params])
 
     def step_size(self, group: dict[str, Any]) -> float:
         """lr, in "2017" times κ: the share of its norm that a tensor moves, less the momentum."""
@@ -93,7 +87,7 @@ def _step_2017(group: dict[str, Any], params: Tensors, grads: Tensors, momenta: 
     pulls = _decayed(group, params, grads)
     layers = _layers(group, params)
     if layers:
-        x, g = _norms([params[i] for i in layers]), _norms([grads[i] for i in layers])
+        x, g = norms([params[i] for i in layers]), norms([grads[i] for i in layers])
         ratios = torch.where((x > 0) & (g > 0), trust * x / (g + decay * x), 1.0)
         pulls = _stretched(pulls, layers, ratios)
     torch._foreach_mul_(momenta, group["momentum"])
@@ -106,7 +100,7 @@ def _step_paper(group: dict[str, Any], params: Tensors, grads: Tensors, momenta:
     layers = _layers(group, params)
     updates = momenta
     if layers:
-        x, m = _norms([params[i] for i in layers]), _norms([momenta[i] for i in layers])
+        x, m = norms([params[i] for i in layers]), norms([momenta[i] for i in layers])
         ratios = torch.where((x > 0) & (m > 0), x / m, 1.0)
         updates = _stretched(momenta, layers, ratios)
     torch._foreach_add_(params, updates, alpha=-group["lr"])
@@ -129,7 +123,3 @@ def _stretched(tensors: Tensors, layers: list[int], ratios: Tensor) -> Tensors:
     for i, t in zip(layers, scaled, strict=True):
         stretched[i] = t
     return stretched
-
-
-def _norms(tensors: Tensors) -> Tensor:
-    return torch.stack(torch._foreach_norm(tensors))

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
+from algorithms.optimizers._base import Blockwise
+from algorithms.optimizers._common import ParamsT, decay_rates, non_negative
 
 
-class Lion(torch.optim.Optimizer):
+class Lion(Blockwise):
     """Lion: every weight moves by ±lr, the sign of an interpolation of momentum and gradient.
 
     Paper: Symbolic Discovery of Optimization Algorithms (Chen et al. 2023, arXiv 2302.06675, Algorithm 2).
@@ -45,15 +46,6 @@ class Lion(torch.optim.Optimizer):
         non_negative(lr=lr, weight_decay=weight_decay)
         decay_rates(betas)
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """Update every parameter that has a gradient; returns what ``closure`` gives."""
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            for params, grads in in_blocks(group, "Lion"):
-                self._update(group, params, grads)
-        return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]

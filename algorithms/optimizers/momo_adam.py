@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -47,6 +48,7 @@ class MomoAdam(Joint):
     """
 
     needs_loss = True
+    one_for_all = ("betas", "lower_bound")
 
     def __init__(
         self,
@@ -61,18 +63,17 @@ class MomoAdam(Joint):
         decay_rates(betas)
         if not math.isfinite(lower_bound):
             raise ValueError(f"lower_bound must be a number, got {lower_bound}")
-        super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
-        self.beta1, self.beta2 = betas
-        self.lower_bound = lower_bound
+        own = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, own | {"lower_bound": lower_bound})
         self._tau: Tensor | None = None
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None, loss: Tensor | None = None) -> Any:
+    def step(self, closure: Closure | None = None, loss: Tensor | float | None = None) -> Any:
         """Update every parameter that has a gradient; returns what ``closure`` gives.
 
         Args:
             closure: gives the loss, where ``loss`` does not.
-            loss: the loss whose gradient it is, 0-d.
+            loss: the loss whose gradient it is, 0-d, or a number.
 
         Raises:
             RuntimeError: without either.
@@ -83,27 +84,29 @@ class MomoAdam(Joint):
         if parts and value is None:
             raise RuntimeError("MoMo needs the loss: step(loss=…), or a closure")
         if parts:
-            self._update(parts, precise(value.detach()))
+            self._update(parts, _wide(value, parts))
         return given
 
     def _update(self, parts: list[Part], loss: Tensor) -> None:
         shared = self.shared or {"step": 0, "loss": torch.zeros_like(loss), "slope": torch.zeros_like(loss)}
         t = shared["step"] + 1
-        root = math.sqrt(1 - self.beta2**t)
+        common = self.common()
+        beta1, beta2 = common["betas"]
+        root = math.sqrt(1 - beta2**t)
         slope, reach, square = (torch.zeros_like(loss) for _ in range(3))
         updates: list[list[Tensor]] = []
         for part in parts:
-            m, u = self._direction(part, root)
+            m, u = self._direction(part, beta1, beta2, root)
             updates.append(u)
             x, momentum = vector(part.params), vector(m)
             slope = slope + torch.dot(vector(part.grads), x)
             reach = reach + torch.dot(momentum, x) / _shrink(part.group)
             square = square + torch.dot(momentum, vector(u)) * (root / _shrink(part.group))
-        loss = torch.lerp(loss, shared["loss"], self.beta1)
-        slope = torch.lerp(slope, shared["slope"], self.beta1)
+        loss = torch.lerp(loss, shared["loss"], beta1)
+        slope = torch.lerp(slope, shared["slope"], beta1)
         self.shared = {"step": t, "loss": loss, "slope": slope}
-        gained = 1 - self.beta1**t
-        excess = (loss - gained * self.lower_bound - slope + reach).clamp_min(0)
+        gained = 1 - beta1**t
+        excess = (loss - gained * common["lower_bound"] - slope + reach).clamp_min(0)
         self._tau = torch.where(square > 0, excess / square, 0.0)
         for part, u in zip(parts, updates, strict=True):
             tau = self._tau.clamp_max(part.group["lr"] / gained)
@@ -112,15 +115,17 @@ class MomoAdam(Joint):
             if part.group["weight_decay"] != 0:
                 torch._foreach_div_(part.params, _shrink(part.group))
 
-    def _direction(self, part: Part, root: float) -> tuple[list[Tensor], list[Tensor]]:
+    def _direction(
+        self, part: Part, beta1: float, beta2: float, root: float
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """m and m/D/root: with D = (√v + root·ε) / root, the division moves into numbers."""
         for p in part.params:
             if not self.state[p]:
                 self.state[p] = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
         m, v = ([self.state[p][key] for p in part.params] for key in ("exp_avg", "exp_avg_sq"))
-        torch._foreach_lerp_(m, part.grads, 1 - self.beta1)
-        torch._foreach_mul_(v, self.beta2)
-        torch._foreach_addcmul_(v, part.grads, part.grads, 1 - self.beta2)
+        torch._foreach_lerp_(m, part.grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, part.grads, part.grads, 1 - beta2)
         scales = torch._foreach_sqrt(v)
         torch._foreach_add_(scales, root * part.group["eps"])
         return m, list(torch._foreach_div(m, scales))
@@ -129,11 +134,20 @@ class MomoAdam(Joint):
         """τ, 0-d."""
         if self._tau is None:
             return 0.0
-        return self._tau.clamp_max(group["lr"] / (1 - self.beta1 ** self.shared["step"]))
+        return self._tau.clamp_max(group["lr"] / (1 - group["betas"][0] ** self.shared["step"]))
 
     def report(self) -> dict[str, float]:
         """The last step size, before lr limits it."""
         return {} if self._tau is None else {"tau": float(self._tau)}
+
+
+def _wide(loss: Any, parts: list[Part]) -> Tensor:
+    """The loss, 0-d, as wide as the widest parameter, in float32 or better, where the parameters are."""
+    given = torch.as_tensor(loss).detach()
+    dtypes = {p.dtype for part in parts for p in part.params}
+    return given.to(
+        parts[0].params[0].device, functools.reduce(torch.promote_types, dtypes, precise(given).dtype)
+    )
 
 
 def _shrink(group: dict[str, Any]) -> float:

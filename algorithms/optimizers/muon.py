@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from algorithms.optimizers._base import Base, plain
 from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative, with_grad
+from runner.layout import unfuse
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz polynomial: the steepest at zero
 NS_EPS = 1e-7
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Base):
     """Muon on groups with ``use_muon``, AdamW on those without.
 
     Paper: Muon: An optimizer for hidden layers in neural networks (Jordan et al. 2024, web page, and the
@@ -71,10 +73,9 @@ class Muon(torch.optim.Optimizer):
             raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
         if not ns_steps >= 1:
             raise ValueError(f"ns_steps must be at least 1, got {ns_steps}")
-        self._adamw_lr = adamw_lr
         defaults = {
             "lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps,
-            "weight_decay": weight_decay, "betas": betas, "eps": eps,
+            "weight_decay": weight_decay, "adamw_lr": adamw_lr, "betas": betas, "eps": eps,
         }  # fmt: skip
         super().__init__(params, defaults)
 
@@ -84,11 +85,23 @@ class Muon(torch.optim.Optimizer):
             raise ValueError("each group must say use_muon, true or false: try algorithm/groups=muon_groups")
         if not param_group["use_muon"]:
             # fused: where a loaded state's step counts go to is up to it.
-            param_group = {"lr": self._adamw_lr, "fused": True} | param_group
+            lr = param_group.get("adamw_lr", self.defaults["adamw_lr"])
+            param_group = {"lr": lr, "fused": True} | param_group
         super().add_param_group(param_group)
-        shapes = [tuple(p.shape) for p in self.param_groups[-1]["params"] if p.ndim < 2]
-        if param_group["use_muon"] and shapes:
+        unfuse(self.param_groups[-1:])
+
+    def check(self, group: dict[str, Any]) -> None:
+        """See :class:`Base`; also vectors in a group of Muon's."""
+        super().check(group)
+        shapes = [tuple(p.shape) for p in group["params"] if p.ndim < 2]
+        if group["use_muon"] and shapes:
             raise ValueError(f"a group with use_muon must hold matrices, got shape {shapes[0]}")
+
+    def _unpack(self, state: dict[str, Any]) -> None:
+        super()._unpack(state)
+        for p, entries in self.state.items():
+            if "step" in entries:  # torch's step counts have been numbers, its kernels want tensors
+                entries["step"] = torch.as_tensor(entries["step"], dtype=torch.float32, device=p.device)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -97,7 +110,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             params, grads = with_grad(group, "Muon")
             if params:
-                (self._muon if group["use_muon"] else self._adamw)(group, params, grads)
+                (self._muon if group["use_muon"] else self._adamw)(plain(group), params, grads)
         return loss
 
     def _muon(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
@@ -126,7 +139,7 @@ class Muon(torch.optim.Optimizer):
             [s["exp_avg_sq"] for s in states],
             [],
             [s["step"] for s in states],
-            fused=True,
+            fused=bool(group["fused"]),
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
@@ -172,8 +185,9 @@ def orthogonalise(u: Tensor, steps: int = 5) -> Tensor:
 
 
 def _alike(params: list[Tensor]) -> list[list[int]]:
-    """Positions of parameters that make one stack: matrices of the same shape, type and device."""
+    """Positions of parameters that make one stack: matrices of the same shape, type and device; not empty."""
     alike: dict[Any, list[int]] = {}
     for i, p in enumerate(params):
-        alike.setdefault((p.shape[0], p.shape[1:].numel(), p.dtype, p.device), []).append(i)
+        if p.numel() > 0:
+            alike.setdefault((p.shape[0], p.shape[1:].numel(), p.dtype, p.device), []).append(i)
     return list(alike.values())

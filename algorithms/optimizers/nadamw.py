@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
+from algorithms.optimizers._base import Blockwise
+from algorithms.optimizers._common import ParamsT, decay_rates, non_negative
 
 
-class NadamW(torch.optim.Optimizer):
+class NadamW(Blockwise):
     """NadamW: AdamW whose direction looks one momentum step ahead.
 
     Paper: NAdam of Table 1 in Choi et al. 2019 (arXiv 1910.05446) with decoupled weight decay, as in the
@@ -49,15 +50,6 @@ class NadamW(torch.optim.Optimizer):
         non_negative(lr=lr, eps=eps, weight_decay=weight_decay)
         decay_rates(betas)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """Update every parameter that has a gradient; returns what ``closure`` gives."""
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            for params, grads in in_blocks(group, "NadamW"):
-                self._update(group, params, grads)
-        return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from algorithms.optimizers._base import plain
 from algorithms.optimizers._common import Closure, ParamsT, cut, decay_rates, evaluate, non_negative
 from algorithms.optimizers._joint import Joint, Part, inner, joined, precise, vector
 
@@ -23,6 +24,32 @@ class Bunch(NamedTuple):
     params: list[Tensor]
     grads: list[Tensor]
     states: list[list[Tensor]]
+
+
+class Rule(NamedTuple):
+    """The hyperparameters that all groups share, nulls filled in."""
+
+    beta1: float
+    beta2: float
+    beta3: float
+    d0: float
+    d_coef: float
+    growth: float
+    bias_correction: bool
+    safeguard: bool
+
+    @classmethod
+    def of(cls, group: dict[str, Any]) -> Rule:
+        """From the values of a group."""
+        beta1, beta2 = group["betas"]
+        beta3 = math.sqrt(beta2) if group["beta3"] is None else group["beta3"]
+        growth = math.inf if group["growth"] is None else group["growth"]
+        flags = group["use_bias_correction"], group["safeguard_warmup"]
+        return cls(beta1, beta2, beta3, group["d0"], group["d_coef"], growth, *flags)
+
+    def correction(self, t: int) -> float:
+        """Of the moments' bias at step ``t``."""
+        return math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t) if self.bias_correction else 1.0
 
 
 class Prodigy(Joint):
@@ -63,6 +90,8 @@ class Prodigy(Joint):
         ValueError: for a hyperparameter outside its range.
     """
 
+    one_for_all = ("betas", "beta3", "d0", "d_coef", "growth", "use_bias_correction", "safeguard_warmup")
+
     def __init__(
         self,
         params: ParamsT,
@@ -86,32 +115,41 @@ class Prodigy(Joint):
                 raise ValueError(f"{name} must be greater than 0, got {value}")
         if growth is not None and not growth > 1:
             raise ValueError(f"growth must be greater than 1, got {growth}")
-        super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
-        self.beta1, self.beta2 = betas
-        self.beta3 = math.sqrt(self.beta2) if beta3 is None else beta3
-        self.d0, self.d_coef, self.growth = d0, d_coef, math.inf if growth is None else growth
-        self.bias_correction, self.safeguard = use_bias_correction, safeguard_warmup
+        own = {"lr": lr, "betas": betas, "beta3": beta3, "eps": eps, "weight_decay": weight_decay, "d0": d0,
+               "d_coef": d_coef, "growth": growth, "use_bias_correction": use_bias_correction,
+               "safeguard_warmup": safeguard_warmup}  # fmt: skip
+        super().__init__(params, own)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """See :class:`Joint`; also float16, in which d² of the second moment is 0 and 1/d is infinite."""
+        super().check(group)
+        if any(p.dtype == torch.float16 for p in group["params"]):
+            raise ValueError(
+                "Prodigy is not for float16 parameters: their range is too small for d (try bfloat16)"
+            )
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """Update every parameter that has a gradient; returns what ``closure`` gives."""
         loss = evaluate(closure)
         if parts := self.parts():
-            self._update(parts)
+            self._update(parts, Rule.of(self.common()))
         return loss
 
-    def _update(self, parts: list[Part]) -> None:
-        shared, factor = self._shared(parts[0].params[0]), self._advance()
+    def _update(self, parts: list[Part], rule: Rule) -> None:
+        shared = self._shared(parts[0].params[0], rule.d0)
+        shared["step"] += 1
+        factor = rule.correction(shared["step"])
         d, bunches = shared["d"], self._bunches(parts)
         rates = [d * (bunch.lr * factor) for bunch in bunches]  # λ of each
-        numerator, size = self.beta3 * shared["numerator"], torch.zeros_like(d)
+        numerator, size = rule.beta3 * shared["numerator"], torch.zeros_like(d)
         for bunch, rate in zip(bunches, rates, strict=True):
-            numerator = numerator + d / self.d0 * rate * _slope(bunch)
-            size = size + self._moments(bunch, d, d if self.safeguard else rate)
-        hint = torch.where(size > 0, self.d_coef * numerator / size, d)
-        start = torch.where(d == self.d0, torch.maximum(d, hint), d)
+            numerator = numerator + d / rule.d0 * rate * _slope(bunch)
+            size = size + _moments(bunch, rule, d, d if rule.safeguard else rate)
+        hint = torch.where(size > 0, rule.d_coef * numerator / size, d)
+        start = torch.where(d == rule.d0, torch.maximum(d, hint), d)
         best = torch.maximum(shared["d_max"], hint)
-        new = torch.minimum(best, start * self.growth)
+        new = torch.minimum(best, start * rule.growth)
         shared |= {"numerator": numerator, "d_max": best, "d": new}
         for part in parts:
             if (decay := part.group["weight_decay"]) != 0:
@@ -139,41 +177,37 @@ class Prodigy(Joint):
             states.append(state)
         return [[state[key] for state in states] for key in ("start", *KEYS)]
 
-    def _shared(self, like: Tensor) -> dict[str, Any]:
+    def _shared(self, like: Tensor, d0: float) -> dict[str, Any]:
         if not self.shared:
             zero = precise(like.new_zeros(()))
-            self.shared = {"step": 0, "numerator": zero, "d": zero + self.d0, "d_max": zero + self.d0}
+            self.shared = {"step": 0, "numerator": zero, "d": zero + d0, "d_max": zero + d0}
         return self.shared
-
-    def _advance(self) -> float:
-        """Count the step; b."""
-        self.shared["step"] += 1
-        return self._correction()
-
-    def _correction(self) -> float:
-        t = self.shared["step"]
-        return math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t) if self.bias_correction else 1.0
-
-    def _moments(self, bunch: Bunch, d: Tensor, rate: Tensor) -> Tensor:
-        """Take the gradients in; ‖s‖₁."""
-        _, m, v, s = bunch.states
-        dtype = m[0].dtype
-        scaled = torch._foreach_mul(bunch.grads, d.to(dtype))
-        torch._foreach_lerp_(m, scaled, 1 - self.beta1)
-        torch._foreach_mul_(v, self.beta2)
-        torch._foreach_addcmul_(v, scaled, scaled, 1 - self.beta2)
-        # β₃·s + c·g in two passes rather than three: from s towards c / (1 − β₃)·g.
-        torch._foreach_mul_(scaled, (rate / (self.d0 * (1 - self.beta3))).to(dtype))
-        torch._foreach_lerp_(s, scaled, 1 - self.beta3)
-        return vector(s).abs().sum()  # several times as fast as norms on a CPU
 
     def step_size(self, group: dict[str, Any]) -> Tensor | float:
         """d·lr·b, 0-d."""
-        return self.shared["d"] * (group["lr"] * self._correction()) if self.shared else 0.0
+        if not self.shared:
+            return 0.0
+        return self.shared["d"] * (
+            plain(group)["lr"] * Rule.of(self.common()).correction(self.shared["step"])
+        )
 
     def report(self) -> dict[str, float]:
         """The estimate d."""
         return {"d": float(self.shared["d"])} if self.shared else {}
+
+
+def _moments(bunch: Bunch, rule: Rule, d: Tensor, rate: Tensor) -> Tensor:
+    """Take the gradients in; ‖s‖₁."""
+    _, m, v, s = bunch.states
+    dtype = m[0].dtype
+    scaled = torch._foreach_mul(bunch.grads, d.to(dtype))
+    torch._foreach_lerp_(m, scaled, 1 - rule.beta1)
+    torch._foreach_mul_(v, rule.beta2)
+    torch._foreach_addcmul_(v, scaled, scaled, 1 - rule.beta2)
+    # β₃·s + c·g in two passes rather than three: from s towards c / (1 − β₃)·g.
+    torch._foreach_mul_(scaled, (rate / (rule.d0 * (1 - rule.beta3))).to(dtype))
+    torch._foreach_lerp_(s, scaled, 1 - rule.beta3)
+    return vector(s).abs().sum()  # several times as fast as norms on a CPU
 
 
 def _slope(bunch: Bunch) -> Tensor:

@@ -9,11 +9,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from algorithms.optimizers._base import Base, plain
 from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
 from runner.task import Task
 
 
-class ScheduleFreeAdamW(torch.optim.Optimizer):
+class Budget:
+    """How much of a task's budget is gone. A copy looks at the same task; a pickle leaves it behind.
+
+    Args:
+        task: None once it was left behind.
+        before: the share that was gone then.
+    """
+
+    def __init__(self, task: Task | None, before: float = 0.0) -> None:
+        self.task, self.before = task, before
+
+    def gone(self, enough: float) -> float:
+        """The share that is gone; of more than ``enough``, some share above it.
+
+        Raises:
+            RuntimeError: where the task was left behind before that.
+        """
+        if self.task is not None:
+            return self.task.progress
+        if self.before < enough:
+            raise RuntimeError(
+                "a pickle leaves the task behind, and the warm-up was on: call setup(task) again"
+            )
+        return self.before
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Budget:
+        return Budget(memo.get(id(self.task), self.task), self.before)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Budget, (None, self.before if self.task is None else self.task.progress)
+
+
+class ScheduleFreeAdamW(Base):
     """Schedule-Free AdamW: gradients at y, between the iterate z and its running average x; x is evaluated.
 
     Paper: The Road Less Scheduled (Defazio et al. 2024, arXiv 2405.15682, Algorithm 1), as in the authors'
@@ -52,7 +85,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         ValueError: for a hyperparameter outside its range.
     """
 
-    _task: Task | None = None
+    _budget: Budget | None = None
 
     def __init__(
         self,
@@ -72,14 +105,13 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), got {warmup}")
         own = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "r": r,
-               "weight_lr_power": weight_lr_power}  # fmt: skip
+               "weight_lr_power": weight_lr_power, "warmup": warmup}  # fmt: skip
         counters = {"k": 0, "lr_max": 0.0, "weight_sum": 0.0, "averaged": False}
         super().__init__(params, own | counters)
-        self.warmup = warmup
 
     def setup(self, task: Task) -> None:
         """Learn from ``task`` how much of the budget is gone, for the warm-up."""
-        self._task = task
+        self._budget = Budget(task)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
@@ -90,20 +122,19 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
         """
         if self.param_groups[0]["averaged"]:
             raise RuntimeError("step() at the averaged weights: call train() first")
-        loss, climb = evaluate(closure), self._climb()
+        loss = evaluate(closure)
         for group in self.param_groups:
             if blocks := list(in_blocks(group, "ScheduleFreeAdamW")):
-                lr = group["lr"] * climb
+                lr = plain(group)["lr"] * self._climb(group["warmup"])
                 share = self._share(group, lr)
                 for block in blocks:
                     self._update(group, *block, lr, share)
         return loss
 
-    def _climb(self) -> float:
+    def _climb(self, warmup: float) -> float:
         """Warm-up: the share of the step size; the batch of this step counts as trained."""
-        if self._task is None or self._task.progress >= self.warmup:
-            return 1.0
-        return self._task.progress / self.warmup
+        gone = warmup if self._budget is None else self._budget.gone(warmup)
+        return 1.0 if gone >= warmup else gone / warmup
 
     def _update(
         self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], lr: float, c: float
@@ -169,7 +200,7 @@ class ScheduleFreeAdamW(torch.optim.Optimizer):
 
     def step_size(self, group: dict[str, Any]) -> float:
         """γ."""
-        return group["lr"] * self._climb()
+        return plain(group)["lr"] * self._climb(group["warmup"])
 
     def rescale(self, params: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
         """Follow ``params`` (y) that were multiplied by ``factors``: z with them, and so x."""

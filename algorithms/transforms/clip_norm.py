@@ -21,8 +21,8 @@ class ClipNorm:
     State: none.
     Cost: 1 forward, 1 backward.
     Pitfalls: before Adam, a constant factor on every gradient changes nothing: where all steps are clipped,
-        only the differences between their norms are taken away. One infinite or NaN coordinate makes the
-        whole gradient NaN.
+        only the differences between their norms are taken away. One NaN coordinate makes the
+        whole gradient NaN; an infinite one becomes NaN itself and all others 0.
     Deviations: none.
 
     Args:

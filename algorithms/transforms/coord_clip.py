@@ -40,6 +40,8 @@ class CoordClip:
     @torch.no_grad()
     def __call__(self, params: list[Tensor], grads: list[Tensor]) -> None:
         """Clip ``grads`` in place."""
+        if not grads:
+            return
         everything = torch.cat([g.flatten() for g in grads])
         clipped = int(self.fraction * everything.numel())
         if clipped == 0:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from algorithms.optimizers._base import Base
 
-class Wrapped(torch.optim.Optimizer):
+
+class Wrapped(Base):
     """Shares ``base``'s parameter groups, so that schedules reach them, and keeps a state of its own.
 
     A subclass writes :meth:`step` and keeps what it remembers in ``self.state[p]`` (tensors of one
@@ -22,13 +24,15 @@ class Wrapped(torch.optim.Optimizer):
     Attributes:
         base: the optimizer inside.
         shared: name -> tensor, the state that belongs to no single parameter.
+        settings: names of the attributes that are its hyperparameters: a loaded state restores them too.
     """
+
+    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, base: torch.optim.Optimizer) -> None:
         super().__init__(base.param_groups, base.defaults)
         self.base = base
         self.param_groups = base.param_groups
-        self.shared: dict[str, Tensor] = {}
         self._around: Wrapped | None = None
         if isinstance(base, Wrapped):
             base._around = self
@@ -38,20 +42,21 @@ class Wrapped(torch.optim.Optimizer):
         """The wrapper around all others: what moves the weights in the end."""
         return self if self._around is None else self._around.outermost
 
-    def state_dict(self) -> dict[str, Any]:
-        """State of the base, and of the wrapper by parameter number and by name."""
-        own = {i: dict(self.state[p]) for i, p in enumerate(self._params()) if p in self.state}
-        return {"base": self.base.state_dict(), "own": own, "shared": dict(self.shared)}
+    def _append(self, param_group: dict[str, Any]) -> None:
+        if "base" in vars(self):
+            self.base.add_param_group(param_group)  # it knows what belongs into a group
+        else:  # one of the base's own, while this is built
+            super()._append(param_group)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken; the given tensors are copied."""
-        self.base.load_state_dict(state_dict["base"])
+    def _packed(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in self.settings}
+        return {**super()._packed(), "settings": settings, "base": self.base.state_dict()}
+
+    def _unpack(self, state: dict[str, Any]) -> None:
+        super()._unpack({key: state[key] for key in ("state", "param_groups", "shared")})
+        vars(self).update(state["settings"])
+        self.base.load_state_dict(state["base"])
         self.param_groups = self.base.param_groups
-        self.state.clear()
-        params = self._params()
-        for i, entries in state_dict["own"].items():
-            self.state[params[i]] = {k: _copy(v, params[i]) for k, v in entries.items()}
-        self.shared = {k: _copy(v, params[0]) for k, v in state_dict["shared"].items()}
 
     def step_size(self, group: dict[str, Any]) -> Tensor | float:
         """What the base multiplies its direction by: its lr, unless it has a ``step_size`` of its own."""
@@ -70,7 +75,3 @@ class Wrapped(torch.optim.Optimizer):
         if name == "base" or name.startswith("__"):  # not there yet: while unpickling, or before __init__
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.base, name)
-
-
-def _copy(value: Any, like: Tensor) -> Any:
-    return value.detach().clone().to(like.device) if isinstance(value, Tensor) else value

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algorithms.optimizers._common import Closure, evaluate, non_negative
+from algorithms.optimizers._common import Closure, evaluate, non_negative, with_grad
+from algorithms.optimizers._joint import inner, norm
 from algorithms.wrappers._base import Wrapped
 from runner.modes import has_modes
 
@@ -43,6 +44,8 @@ class Mechanic(Wrapped):
             it trains.
     """
 
+    settings = ("betas", "s_init", "s_decay", "eps")
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
@@ -61,14 +64,14 @@ class Mechanic(Wrapped):
             raise ValueError(f"optimizer must evaluate the weights it trains, got {type(optimizer).__name__}")
         super().__init__(optimizer)
         self.betas, self.s_init, self.s_decay, self.eps = tuple(betas), s_init, s_decay, eps
-        self._rates: tuple[Tensor, Tensor] | None = None  # β and β², on the device
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None, **given: Any) -> Any:
         """Let the base propose (it gets ``given``), then rescale; returns what ``closure`` gives."""
         loss = evaluate(closure)
-        params = [p for p in self._params() if p.grad is not None]
-        grads = [p.grad for p in params if p.grad is not None]
+        params, grads = with_grad({"params": self._params()}, "Mechanic")
+        if loss is not None and getattr(self.base, "needs_loss", False):
+            given.setdefault("loss", loss)
         if params:
             self._rescale(params, grads, given)
         return loss
@@ -114,37 +117,17 @@ class Mechanic(Wrapped):
         if not self.shared:
             zeros = like.new_zeros(len(self.betas))
             self.shared = {"m": zeros + 1e-6, "v": zeros.clone(), "r": zeros.clone(), "s": zeros}
-        if self._rates is None:
-            self._rates = like.new_tensor(self.betas), like.new_tensor([b**2 for b in self.betas])
+            self.shared["beta"] = like.new_tensor(self.betas)  # on the device
+            self.shared["beta²"] = like.new_tensor([b**2 for b in self.betas])
         return self.shared
 
     def _tune(self, h: Tensor) -> Tensor:
         """One step of every tuner on the scalar ``h``; the new S, 0-d."""
         state = self.shared
-        assert self._rates is not None
-        betas, squares = self._rates
+        betas, squares = state["beta"], state["beta²"]
         state["m"] = torch.maximum(betas * state["m"], h.abs())
         state["v"] = squares * state["v"] + h * h
         state["r"] = (betas * state["r"] - state["s"] * h).clamp_min(0)
         wealth = state["m"] * (self.s_init / len(self.betas)) + state["r"]
         state["s"] = wealth / (state["v"].sqrt() + self.eps)
         return state["s"].sum()
-
-
-def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Inner product of two lists of tensors of one device, 0-d, in float32 or better."""
-    return torch.dot(_vector(a), _vector(b))
-
-
-def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """L2 norm of all entries together, 0-d, in float32 or better."""
-    return torch.linalg.vector_norm(_precise(torch.stack(torch._foreach_norm(list(tensors)))))
-
-
-def _vector(tensors: Sequence[Tensor]) -> Tensor:
-    # Two copies and one dot product: fewer and longer kernels than a product and a sum a tensor.
-    return _precise(torch.cat([t.flatten() for t in tensors]))
-
-
-def _precise(t: Tensor) -> Tensor:
-    return t.to(torch.promote_types(t.dtype, torch.float32))

@@ -94,6 +94,8 @@ class WGSEF(Wrapped):
         ValueError: for a hyperparameter outside its range.
     """
 
+    settings = ("keep", "strength", "ramp", "project_at", "by_size", "scope")
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
@@ -115,6 +117,7 @@ class WGSEF(Wrapped):
         super().__init__(optimizer)
         self.keep, self.strength, self.ramp, self.by_size, self.scope = keep, strength, ramp, by_size, scope
         self.project_at = math.inf if project_at is None else project_at
+        self._layers: list[Layer] = []
         self._stacks: dict[int, Stack] = {}  # by parameter group
 
     @staticmethod
@@ -127,12 +130,22 @@ class WGSEF(Wrapped):
         if hasattr(self.base, "setup"):
             self.base.setup(task)  # pyright: ignore[reportAttributeAccessIssue]
         of = {id(p): i for i, group in enumerate(self.param_groups) for p in group["params"]}
-        layers = [Layer(m, of[id(m[0])]) for m in rows(task.model, grouped(task.info)) if id(m[0]) in of]
+        self._layers = [
+            Layer(m, of[id(m[0])]) for m in rows(task.model, grouped(task.info)) if id(m[0]) in of
+        ]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        layers = self._layers
         blocks = ([layers] if layers else []) if self.scope == "global" else [[layer] for layer in layers]
         alike: dict[int, dict[int, list[Layer]]] = {}
         for number, block in enumerate(blocks):
             alike.setdefault(block[0].group, {})[number] = block
         self._stacks = {group: self._stack(of) for group, of in alike.items()}
+
+    def _unpack(self, state: dict[str, Any]) -> None:
+        super()._unpack(state)
+        self._arrange()
 
     def step(self, closure: Closure | None = None, **given: Any) -> Any:
         """The base's step, which gets all that is given."""

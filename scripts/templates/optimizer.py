@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from algorithms.optimizers._base import Blockwise
+from algorithms.optimizers._common import ParamsT
 
-class MyMethod(torch.optim.Optimizer):
+
+class MyMethod(Blockwise):
     """SUMMARY.
 
     Paper: title (authors, year, arXiv id).
@@ -21,23 +23,16 @@ class MyMethod(torch.optim.Optimizer):
     Deviations: none.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float = 0.05, momentum: float = 0.9
-    ) -> None:
+    def __init__(self, params: ParamsT, lr: float = 0.05, momentum: float = 0.9) -> None:
         if not lr >= 0:
             raise ValueError(f"lr must be at least 0, got {lr}")
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            for p in params:
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-            momenta = [self.state[p]["momentum"] for p in params]
-            torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, grads)
-            torch._foreach_add_(params, momenta, alpha=-group["lr"])
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in params]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, grads)
+        torch._foreach_add_(params, momenta, alpha=-group["lr"])

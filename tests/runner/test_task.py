@@ -407,3 +407,15 @@ def test_per_sample_gradients_are_refused_where_batch_norm_mixes_rows() -> None:
     task.losses(batch).mean().backward()
     for (name, per_row), p in zip(grads.items(), task.params, strict=True):
         assert p.grad is not None and torch.allclose(per_row.mean(0), p.grad), name
+
+
+def test_a_model_with_complex_parameters_is_refused() -> None:
+    def build() -> nn.Module:
+        model = mlp()
+        model.spectrum = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+        return model
+
+    with pytest.raises(
+        UserError, match=r"the model's spectrum is complex: make it real \(torch.view_as_real\)"
+    ):
+        classification(build)

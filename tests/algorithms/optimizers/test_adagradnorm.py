@@ -53,3 +53,14 @@ def test_the_state_is_one_number() -> None:
 def test_refuses_bad_values_by_name(key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"{key} must .*, got "):
         build_part("optimizer", part_config("optimizer", "adagradnorm", **{key: value}), quad().params())
+
+
+def test_norms_that_float16_does_not_hold_are_no_end() -> None:
+    p = torch.nn.Parameter(torch.zeros(16, dtype=torch.float16))
+    optimizer = AdaGradNorm([p], lr=4.0)
+    for scale in (9.5e4 / 4, 1e4, 1e4):
+        before = p.detach().clone()
+        p.grad = torch.full_like(p, scale)  # of norm 4 · scale
+        optimizer.step()
+        assert (p < before).all()
+    assert float(optimizer.shared["squares"]) == pytest.approx(9.5e4**2 + 2 * 4e4**2, rel=1e-3)

@@ -149,3 +149,22 @@ def test_a_gradient_of_zero_moves_nothing() -> None:
 def test_refuses_bad_values_by_name(key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"{key} must .*, got "):
         build_part("optimizer", part_config("optimizer", "momo_adam", **{key: value}), quad().params())
+
+
+def test_a_float32_loss_of_float64_parameters_is_as_good() -> None:
+    paths = []
+    for dtype in (torch.float64, torch.float32):
+        p = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+        optimizer = MomoAdam([p], lr=0.5)
+        for _ in range(4):
+            p.grad = p.detach().clone()
+            optimizer.step(loss=torch.tensor(1.5, dtype=dtype))  # 1.5 is the same in both
+        paths.append(p.detach())
+    assert torch.equal(*paths)
+
+
+def test_mechanic_hands_on_the_loss_of_a_closure() -> None:
+    params, problem = QUAD_PLUS_2.params(), QUAD_PLUS_2
+    wrapped = Mechanic(MomoAdam(params, lr=0.1), s_init=0.1)
+    assert float(wrapped.step(lambda: problem.gradient(params))) == 5.5
+    assert wrapped.report()["tau"] > 0

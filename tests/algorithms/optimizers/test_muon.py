@@ -276,3 +276,8 @@ def test_the_preset_brings_its_groups() -> None:
     assert algorithm["groups"]["_target_"].endswith("MuonGroups")
     assert algorithm["optimizer"]["_target_"].endswith("Muon")
     assert algorithm["schedule"]["_target_"].endswith("Cosine")
+
+
+def test_a_group_may_have_an_adamw_lr_of_its_own() -> None:
+    p = nn.Parameter(torch.ones(2))
+    assert Muon([{"params": [p], "use_muon": False, "adamw_lr": 0.5}]).param_groups[0]["lr"] == 0.5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -289,3 +291,29 @@ def test_refuses_bad_values_by_name(key: str, value: object) -> None:
         build_part(
             "optimizer", part_config("optimizer", "schedule_free_adamw", **{key: value}), quad().params()
         )
+
+
+def test_copies_go_on_with_the_warm_up_and_a_pickle_says_when_it_cannot() -> None:
+    algorithm, task = composed(quad(), lr=0.1, warmup=0.5)
+    follow(algorithm, task, 3)
+    pickled = pickle.dumps(algorithm.optimizer)
+    twin, pair = copy.deepcopy(algorithm.optimizer), copy.deepcopy((task.params, algorithm.optimizer))[1]
+    algorithm.step(task)
+    for one in (twin, pair):
+        (p,) = one.param_groups[0]["params"]
+        p.grad = task.params[0].grad
+        one.step()
+        assert torch.equal(p, task.params[0])
+    early = pickle.loads(pickled)
+    with pytest.raises(RuntimeError, match=r"call setup\(task\) again"):
+        early.param_groups[0]["params"][0].grad = task.params[0].grad
+        early.step()
+    early.setup(task)
+    early.step()
+    assert torch.equal(early.param_groups[0]["params"][0], task.params[0])
+    task.cost.drawn = task.info.budget_samples
+    late = pickle.loads(pickle.dumps(algorithm.optimizer))
+    algorithm.step(task)
+    late.param_groups[0]["params"][0].grad = task.params[0].grad
+    late.step()
+    assert torch.equal(late.param_groups[0]["params"][0], task.params[0])

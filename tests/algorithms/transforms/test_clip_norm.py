@@ -82,3 +82,10 @@ def test_preset_and_bad_values() -> None:
     for bad in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="max_norm must be above 0, got"):
             ClipNorm(bad)
+
+
+@pytest.mark.parametrize(("bad", "others"), [(math.inf, 0.0), (math.nan, math.nan)])
+def test_an_infinite_coordinate_takes_the_others_to_0_and_nan_takes_all(bad: float, others: float) -> None:
+    grads = [torch.tensor([1.0, bad]), torch.tensor([2.0])]
+    ClipNorm()([], grads)
+    assert torch.cat(grads).tolist() == pytest.approx([others, math.nan, others], nan_ok=True)

@@ -111,3 +111,7 @@ def test_preset_and_bad_values() -> None:
     for bad in (-0.1, 1.0):
         with pytest.raises(ValueError, match="fraction must lie in"):
             CoordClip(bad)
+
+
+def test_no_gradients_are_none_to_clip() -> None:
+    CoordClip()([], [])

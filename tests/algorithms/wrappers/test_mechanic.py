@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from algorithms.optimizers.lion import Lion
+from algorithms.optimizers.muon import Muon
 from algorithms.wrappers.mechanic import Mechanic
 from runner.build import build_part
 from runner.composed import Composed
@@ -136,7 +137,7 @@ def test_every_entry_of_the_state_matters_and_is_restored(entry: str):
             for p, value in zip(params, kept, strict=True):
                 p.copy_(value)
         changed = through_disk(state)
-        for holder in (*changed["own"].values(), changed["shared"]):
+        for holder in (*changed["state"].values(), changed["shared"]):
             if entry in holder:
                 holder[entry] *= 1 + change
         fresh = mechanic(BASES["sgd"], s_init=1e-2)(params)
@@ -156,7 +157,7 @@ def test_a_loaded_state_is_not_shared_with_the_optimizer():
     optimizer.load_state_dict(state)
     before = through_disk(state)
     continue_optimizer(optimizer, params, 3, quad())
-    assert torch.equal(state["own"][0]["delta"], before["own"][0]["delta"])
+    assert torch.equal(state["state"][0]["delta"], before["state"][0]["delta"])
 
 
 def test_its_groups_are_the_bases_before_and_after_loading():
@@ -287,3 +288,20 @@ def test_never_waits_for_the_device():
     with NoSync():
         optimizer.step()
         optimizer.step()
+
+
+def test_a_late_group_has_to_be_one_for_the_base() -> None:
+    a, b = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    wrapped = Mechanic(Muon([{"params": [a], "use_muon": True}]))
+    with pytest.raises(ValueError, match="each group must say use_muon"):
+        wrapped.add_param_group({"params": [b]})
+    assert len(wrapped.param_groups) == 1
+    wrapped.add_param_group({"params": [b], "use_muon": False})
+    assert wrapped.base.param_groups[1]["lr"] == 3e-3
+
+
+def test_refuses_sparse_gradients() -> None:
+    table = torch.nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="Mechanic does not support sparse gradients"):
+        Mechanic(torch.optim.SGD(table.parameters(), lr=1.0)).step()

@@ -197,6 +197,21 @@ def test_resumes_before_and_after_the_projection_and_never_waits(before: int) ->
     assert_no_sync(make(), convolutions(), 30)
 
 
+def test_a_loaded_state_brings_its_settings() -> None:
+    task, again = words(), words()
+    algorithm = Composed(SGD, wrapper=functools.partial(WGSEF, keep=1 / 3, strength=0.5, project_at=0.1))
+    follow(algorithm, task, 3)
+    fresh = Composed(SGD, wrapper=functools.partial(WGSEF, scope="global"))
+    fresh.setup(again)
+    again.load_state_dict(task.state_dict())
+    again.cost.load_state_dict(task.cost.state_dict())
+    fresh.load_state_dict(copy.deepcopy(algorithm.state_dict()))
+    for _ in range(20):
+        algorithm.step(task)
+        fresh.step(again)
+        assert torch.equal(flat(task.params), flat(again.params))  # type: ignore[arg-type]
+
+
 def test_inside_mechanic_it_has_its_hooks_too() -> None:
     algorithm = Composed(SGD, wrapper={"a": WGSEF, "b": functools.partial(Mechanic, s_init=0.1)})
     task = three_layers()
