@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from runner.errors import UserError, one_line
 
 NOT_ARGUMENTS = ("_target_", "search_space", "bounds", "time_factor")
+NO_TARGET = "names no class; write _target_: package.module.Class into its YAML"
+WHOLE = "an algorithm of its own can do that: docs/adding_a_method/whole.md"
 
 
 def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") -> Any:
     """Instantiate a part from its config (or call its factory) with ``args`` in front.
 
     Raises:
-        UserError: when the constructor refuses a value or an argument; ``where`` names the key.
+        UserError: without a ``_target_``, or when the constructor refuses a value or an argument; ``where``
+            names the key.
     """
     if not isinstance(spec, Mapping):
         return spec(*args)
     from hydra.utils import get_object
 
+    if "_target_" not in spec:
+        raise UserError(f"{prefix}{where}: {NO_TARGET}")
     arguments = {key: value for key, value in spec.items() if key not in NOT_ARGUMENTS}
     try:
         part = get_object(spec["_target_"])(*args, **arguments)
@@ -30,3 +36,24 @@ def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") ->
 
         unfuse(part.param_groups)
     return part
+
+
+def check_optimizer(where: str, optimizer: Any) -> None:
+    """Hold an optimizer or a wrapper against what a composed algorithm does with it.
+
+    Raises:
+        UserError: ``where`` names the key.
+    """
+    name = f"algorithm.{where} ({type(optimizer).__name__})"
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise UserError(f"{name}: has no lr, by which schedules and groups scale its steps; {WHOLE}")
+    given = ("loss",) if getattr(optimizer, "needs_loss", False) else ()
+    needed = [arg.name for arg in _required(optimizer.step) if arg.name not in given]
+    if needed:
+        raise UserError(f"{name}: step() needs {', '.join(needed)}, steps here are called without; {WHOLE}")
+
+
+def _required(function: Any) -> list[inspect.Parameter]:
+    arguments = inspect.signature(function).parameters.values()
+    various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [arg for arg in arguments if arg.default is arg.empty and arg.kind not in various]

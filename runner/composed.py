@@ -15,7 +15,7 @@ from torch import Tensor
 
 from runner.algorithm import Algorithm
 from runner.batch import Batch, Info
-from runner.build import build_part
+from runner.build import build_part, check_optimizer
 from runner.guards import clash
 from runner.modes import Modes, has_modes
 from runner.task import Task
@@ -94,9 +94,11 @@ class Composed(Algorithm):
         task.reweighting = self.single.get("reweighting")
         groups = self.single["groups"](task) if "groups" in self.single else [{"params": task.params}]
         self.optimizer = build_part("optimizer", self._optimizer_spec, groups)
+        check_optimizer("optimizer", self.optimizer)
         _scale(self.optimizer.param_groups)
         for name, spec in self._wrapper_specs.items():
             self.optimizer = build_part(f"wrapper.{name}", spec, self.optimizer)
+            check_optimizer(f"wrapper.{name}", self.optimizer)
         for _, part in self._named_parts():
             if hasattr(part, "setup"):
                 part.setup(task)

@@ -45,6 +45,17 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[
         return _finished(using, wanted)
 
 
+def limits(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, tuple[float, float]]:
+    """The smallest and the largest value of each numeric setting of the algorithm that ``overrides`` name.
+
+    Raises:
+        UserError: as :func:`compose`.
+    """
+    wanted = cell_overrides(overrides)
+    with explained(config_dirs, wanted), hydra_ready(config_dirs) as using:
+        return values.limits(using.config(wanted)[0]["algorithm"])
+
+
 def algorithm_names() -> list[str]:
     """Every name that ``algorithm=`` takes."""
     return list(presets.algorithms())
@@ -60,6 +71,7 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     config, files = using.config(overrides)
     default = using.baseline(overrides, files)
     needs = resources.take(config, default)
+    values.check_targets(config, files.choices)
     for part in ("algorithm", "workload"):
         values.keep_text(config[part], default[part])
     values.check(config, default)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,23 @@ def definition(target: str, hops: int = HOPS) -> Definition | None:
             return Definition(node, module)
     found = (definition(origin, hops - 1) for origin in _origins(tree, module, name))
     return next((one for one in found if one is not None), None)
+
+
+def docstring(target: str) -> str:
+    """What a class or function says of itself, also by an assigned ``__doc__``, as in torch."""
+    found = definition(target)
+    if found is None:
+        return ""
+    return inspect.cleandoc(ast.get_docstring(found.node) or _assigned(found))
+
+
+def _assigned(found: Definition) -> str:
+    tree = _tree(found.module)
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == f"{found.node.name}.__doc__":
+            texts = (part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant))
+            return "".join(text for text in texts if isinstance(text, str))
+    return ""
 
 
 def takes(target: str, argument: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner import definitions, search
+from runner.build import NO_TARGET
 from runner.errors import UserError, nearest
 
 Range = tuple[float, float, str]  # low, high (both allowed), how to say it
@@ -102,6 +103,34 @@ def check_spaces(config: Mapping[str, Any], default: Mapping[str, Any]) -> None:
         for value in search.samples(entry):
             if (wants := _wanted(key, value, known, flat)) is not None:
                 raise UserError(f"search_space.{name}: may draw {_shown(value)}; {key} wants {wants}")
+
+
+def check_targets(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Every file that was chosen names a class.
+
+    Raises:
+        UserError: which one does not.
+    """
+    for group, choice in choices.items():
+        kind, _, part = group.partition("/")
+        spec = config[kind].get(part) if part and kind == "algorithm" else config.get(kind)
+        if kind not in ("algorithm", "workload") or choice == "None" or spec is None:
+            continue
+        several = part and "_target_" not in spec and all(isinstance(one, dict) for one in spec.values())
+        if not all("_target_" in one for one in (spec.values() if several else [spec])):
+            raise UserError(f"{group}={choice}: {NO_TARGET}")
+
+
+def limits(algorithm: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Path -> the smallest and the largest value that a number may have, infinite where nothing says."""
+    flat = flatten(algorithm, "algorithm.")
+    ranges = {key: _range(key, flat) for key in filter(_setting, flat) if _numbers(flat[key])}
+    return {key.removeprefix("algorithm."): found[:2] for key, found in ranges.items() if found is not None}
+
+
+def _numbers(value: Any) -> bool:
+    entries = value if isinstance(value, list) else [value]
+    return all(isinstance(entry, (int, float)) and not isinstance(entry, bool) for entry in entries)
 
 
 def check_ruleset(ruleset: Mapping[str, Any] | None) -> None:
@@ -210,10 +239,7 @@ def _check_known(where: str, key: str, flat: Mapping[str, Any]) -> None:
 
 def _check_bounds(key: str, flat: Mapping[str, Any]) -> None:
     ends = flat[key]
-    numbers = isinstance(ends, list) and all(
-        isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends
-    )
-    if not numbers or len(ends) != 2 or not ends[0] <= ends[1]:
+    if not isinstance(ends, list) or not _numbers(ends) or len(ends) != 2 or not ends[0] <= ends[1]:
         raise _bad(key, ends, "the smallest and the largest value, as in [0, 1]")
     _check_known(key, key.replace(".bounds.", "."), flat)
 
@@ -238,8 +264,7 @@ def _range(key: str, flat: Mapping[str, Any]) -> Range | None:
 
 def _within(value: Any, limits: Range) -> bool:
     entries = value if isinstance(value, list) else [value]
-    numbers = all(isinstance(entry, (int, float)) and not isinstance(entry, bool) for entry in entries)
-    return numbers and all(limits[0] <= entry <= limits[1] for entry in entries)
+    return _numbers(value) and all(limits[0] <= entry <= limits[1] for entry in entries)
 
 
 def _bad(key: str, value: Any, wants: str) -> UserError:

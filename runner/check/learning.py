@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from runner.check.result import Result, failed, ok, verdict
+from runner.check.result import Result, failed, not_applicable, ok, verdict
 from runner.check.same import difference
 from runner.check.subject import LONG, Subject
 from runner.check.trial import Step
 
+STILL_STEPS = 4
 MOVING = ("sampler", "objective", "reweighting")  # parts whose loss may mean another thing later on
 BF16_STEPS = 6
 
@@ -46,6 +47,25 @@ def _rise(losses: list[Tensor]) -> tuple[float, float] | None:
     error = math.sqrt((first.var().item() + last.var().item()) / quarter)
     rises = last.mean() > first.mean() + 2 * error
     return (first.mean().item(), last.mean().item()) if rises else None
+
+
+def check_still(subject: Subject) -> Result:
+    """At a learning rate of 0 in the groups, where a schedule puts it, the weights stand still."""
+    with subject.fresh():
+        pieces = subject.pieces(LONG)
+        groups = getattr(getattr(pieces.algorithm, "optimizer", None), "param_groups", None)
+        if groups is None:
+            return not_applicable("no schedule scales its steps: it is no composed algorithm")
+        for group in groups:
+            group["lr"] = group["initial_lr"] = 0.0
+        before = [p.detach().clone() for p in pieces.task.params]
+        for _ in range(STILL_STEPS):
+            pieces.algorithm.step(pieces.task)
+            pieces.task.cost.steps += 1
+    moved = [(p - start).abs().max().item() for p, start in zip(pieces.task.params, before, strict=True)]
+    still = all(torch.allclose(p, start) for p, start in zip(pieces.task.params, before, strict=True))
+    fault = f"at lr 0 in every group the weights move by {max(moved):.3g}: the step follows no schedule"
+    return verdict(None if still else fault)
 
 
 def check_bf16(subject: Subject) -> Result:

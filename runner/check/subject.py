@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runner import search, values
 from runner.algorithm import Algorithm
 from runner.batch import Info
 from runner.build import build_part
@@ -33,6 +35,8 @@ class Subject:
         small: configs of all small workloads, of which the algorithm must fit at least one.
         device: where to train.
         data_dir: where data lies.
+        limits: setting of the algorithm -> the smallest and the largest value it may have; None for those
+            that its name alone gives.
     """
 
     algorithm: Mapping[str, Any]
@@ -41,11 +45,25 @@ class Subject:
     small: Sequence[Mapping[str, Any]] = ()
     device: str = "cpu"
     data_dir: Path = Path("data")
+    limits: Mapping[str, tuple[float, float]] | None = None
+
+    @property
+    def ends(self) -> Mapping[str, tuple[float, float]]:
+        """The smallest and the largest value of each numeric setting."""
+        return values.limits(self.algorithm) if self.limits is None else self.limits
 
     @property
     def title(self) -> str:
         """What a report calls it."""
         return f"{self.label} on {self.workload['name']}"
+
+    def at(self, path: str, value: Any) -> Subject:
+        """The same with another value of one setting, and as many rows a step."""
+        algorithm = copy.deepcopy(dict(self.algorithm))
+        search.put(algorithm, {path: value})
+        other = replace(self, algorithm=algorithm)
+        other.rows = self.rows
+        return other
 
     def build_algorithm(self) -> Algorithm:
         """A fresh instance."""

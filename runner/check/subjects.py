@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runner import presets
 from runner.check.subject import Subject
 from runner.check.workload_subject import WorkloadSubject
-from runner.config import compose, hydra_ready
+from runner.config import compose, hydra_ready, limits
 from runner.errors import UserError
 
 WHICH = (
@@ -32,12 +33,15 @@ def subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list
         raise UserError(WHICH)
     small = tuple(small_workload(name) for name in SMALL)
     with hydra_ready(config_dirs):
-        configs = [
-            compose([f"algorithm={algorithm}", f"workload={workload}", *rest], config_dirs)
+        chosen = [
+            [f"algorithm={algorithm}", f"workload={workload}", *rest]
             for workload in workloads or SMALL
             for algorithm in algorithms
         ]
-    return [subject(config, small) for config in configs]
+        return [
+            replace(subject(compose(overrides, config_dirs), small), limits=limits(overrides, config_dirs))
+            for overrides in chosen
+        ]
 
 
 def subject(config: dict[str, Any], small: Sequence[dict[str, Any]]) -> Subject:

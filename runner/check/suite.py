@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from runner.check import cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
+from runner.check import bounds, cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
 from runner.check.result import Result, failed, not_applicable
 from runner.check.subject import Subject
 from runner.errors import one_line
@@ -18,6 +18,8 @@ CHECKS: dict[str, Check] = {
     "compatible": fit.check_compatible,
     "step": learning.check_step,
     "learns": learning.check_learns,
+    "still": learning.check_still,
+    "bounds": bounds.check_bounds,
     "repeat": trajectory.check_repeat,
     "resume": trajectory.check_resume,
     "warmup": trajectory.check_warmup,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import functools
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from runner.paths import CONF, ROOT
+from runner.definitions import docstring
+from runner.methods.card import Card
+from runner.paths import CONF
 from runner.presets import comments
 
 KNOWN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
-HOMES = ("algorithms", "workloads", "runner")  # packages whose files are read
 
 
 def targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -33,14 +31,14 @@ def targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Mapping[s
 
 
 def card(target: str, settings: Mapping[str, Any] | None = None) -> str:
-    """The docstring of a class or function; of a library's, the comments of the YAML that names it.
+    """The docstring of a class or function; where the YAML that names it has a card in its comments, those.
 
     Of several YAMLs with one class (SGD, Nesterov) it is the one that says most of ``settings``.
     """
     if not KNOWN.fullmatch(target):
         return ""
-    module, _, name = target.rpartition(".")
-    return _docstring(module, name) or _said(_comments().get(target, ()), settings or {})
+    said = _said(_comments().get(target, ()), settings or {})
+    return said if Card.parse(said).fields else docstring(target) or said
 
 
 def _said(written: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any]) -> str:
@@ -50,27 +48,6 @@ def _said(written: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[st
         )
 
     return max(written, key=agreement)[0] if written else ""
-
-
-@functools.cache
-def _docstring(module: str, name: str) -> str:
-    if module.partition(".")[0] not in HOMES:
-        return ""
-    base = ROOT.joinpath(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return _of_file(path, name)
-    return ""
-
-
-def _of_file(path: Path, name: str) -> str:
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, ValueError, SyntaxError):
-        return ""
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    found = next((node for node in tree.body if isinstance(node, kinds) and node.name == name), None)
-    return inspect.cleandoc((found and ast.get_docstring(found)) or "")
 
 
 @functools.cache

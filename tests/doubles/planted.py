@@ -49,6 +49,27 @@ class Backwards(Momentum):
 
 
 @card()
+class ReadsDefaults(Momentum):
+    """Takes its step size from where no schedule reaches it."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for p in (p for group in self.param_groups for p in group["params"]):
+            p.sub_(p.grad * self.defaults["lr"])
+
+
+@card()
+class Divides:
+    """Has no answer for a warm-up of 0, which its setting may be."""
+
+    def __init__(self, warmup: float) -> None:
+        self.warmup = warmup
+
+    def __call__(self, progress: float) -> float:
+        return min(1.0, progress / self.warmup)
+
+
+@card()
 class Fragile(Momentum):
     """Divides by what bf16 rounds away."""
 

@@ -30,6 +30,8 @@ PLANTED = [
     ("estimator", "Overwrites", "step", "resume"),
     ("estimator", "Freezes", "step", ""),
     ("optimizer", "Backwards", "learns", ""),
+    ("optimizer", "ReadsDefaults", "still", ""),
+    ("schedule", "Divides", "bounds", ""),
     ("sampler", "Entropy", "repeat", "resume warmup randomness inert splits"),
     ("optimizer", "Forgetful", "resume", ""),
     ("optimizer", "Pickles", "resume", ""),
@@ -54,6 +56,8 @@ PLANTED = [
     ("transform", "Dates", "clock", ""),
 ]
 
+SETTINGS = {"Divides": {"warmup": 0.05}}
+
 
 def subject(algorithm: dict[str, Any], workload: str = "breast_cancer") -> Subject:
     small = [small_workload(name) for name in SMALL]
@@ -74,7 +78,8 @@ def test_a_clean_algorithm_passes_everything(workload: str) -> None:
 @pytest.mark.parametrize(("kind", "bug", "check", "others"), PLANTED, ids=[row[1] for row in PLANTED])
 def test_a_planted_bug_is_caught_by_its_check(kind: str, bug: str, check: str, others: str) -> None:
     module = "planted_clocks" if check == "clock" else "planted"
-    found = faults(subject(PLAIN | {kind: {"_target_": f"tests.doubles.{module}.{bug}"}}))
+    part = {"_target_": f"tests.doubles.{module}.{bug}", **SETTINGS.get(bug, {})}
+    found = faults(subject(PLAIN | {kind: part}))
     assert check in found, found
     assert set(found) == {check, *others.split()}, found
 

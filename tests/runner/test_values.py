@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from runner.cell import Cell
 from runner.config import compose
 from runner.errors import UserError
+from runner.execute import run_cell
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,67 @@ def test_a_setting_that_the_yaml_leaves_to_the_class_may_be_searched(tmp_path: P
     (tmp_path / "algorithm" / "optimizer" / "of_one.yaml").write_text(yaml)
     point = compose(["algorithm=of_one", "trial=1"], [tmp_path])["algorithm"]["optimizer"]
     assert point == {"_target_": "torch.optim.RAdam", "lr": 0.1, "eps": 1e-7}
+
+
+@pytest.mark.parametrize(
+    ("file", "override", "message"),
+    [
+        (
+            "algorithm/optimizer/of_one.yaml",
+            "algorithm=of_one",
+            r"optimizer=of_one: names no class; write _tar",
+        ),
+        ("algorithm/whole_of_one.yaml", "algorithm=whole_of_one", r"algorithm=whole_of_one: names no class"),
+        (
+            "algorithm/transform/of_one.yaml",
+            "algorithm=of_one",
+            r"algorithm/transform=of_one: names no class",
+        ),
+        ("workload/of_one.yaml", "workload=of_one", r"workload=of_one: names no class"),
+    ],
+)
+def test_a_file_without_a_class_is_told_apart(file: str, override: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("# x\nname: x\nlr: 0.1\n")
+    with pytest.raises(UserError, match=message):
+        compose([override], [tmp_path])
+
+
+CANNOT = """\
+import torch
+
+
+class NoRate(torch.optim.Optimizer):
+    def __init__(self, params, alpha=100.0):
+        super().__init__(params, {"alpha": alpha})
+
+    def step(self, closure=None):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "cannot_of_one.NoRate",
+            "algorithm.optimizer (NoRate): has no lr, by which schedules and groups",
+        ),
+        (
+            "torch.optim.LBFGS",
+            "algorithm.optimizer (LBFGS): step() needs closure, steps here are called",
+        ),
+    ],
+)
+def test_an_optimizer_that_cannot_work_here_fails_in_a_line(
+    target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "algorithm" / "optimizer").mkdir(parents=True)
+    (tmp_path / "cannot_of_one.py").write_text(CANNOT)
+    (tmp_path / "algorithm" / "optimizer" / "cannot.yaml").write_text(f"# x\n_target_: {target}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = ["algorithm=cannot", "algorithm/groups=null", "workload=breast_cancer", "log=none"]
+    cell = Cell.from_overrides([*plain, f"results_dir={tmp_path}"], [tmp_path])
+    cell.submit()
+    status = run_cell(cell.folder.path)
+    assert status["status"] == "failed" and message in status["error"], status

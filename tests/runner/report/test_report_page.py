@@ -264,6 +264,19 @@ def test_the_card_of_a_method_of_the_project() -> None:
     assert [found[:2] for found in targets(config)] == [("algorithm", "a.B"), ("x", "c.D"), ("y", "e.F")]
 
 
+def test_the_card_of_a_class_from_outside_is_its_own_docstring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner.report.cards import card
+
+    (tmp_path / "outside_of_it").mkdir()
+    (tmp_path / "outside_of_it" / "__init__.py").write_text("from .inner import Steep as Steepest\n")
+    (tmp_path / "outside_of_it" / "inner.py").write_text('class Steep:\n    """Steep: downhill."""\n1 / 0\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert card("outside_of_it.Steepest") == "Steep: downhill."  # read, not run
+    assert card("torch.optim.RAdam").startswith("Implements RAdam algorithm.")
+
+
 @pytest.mark.parametrize(
     ("name", "starts"), [("sgd", "SGD with heavy-ball"), ("nesterov", "SGD with Nesterov")]
 )
