@@ -13,7 +13,7 @@ from runner import presets
 from runner.config import explained, register_resolvers, without_null
 from runner.display import Display
 from runner.errors import UserError
-from runner.paths import CONF
+from runner.paths import CONF, expanded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when every cell is done or diverged, 1 when one failed, 2 for bad input, 130 after Ctrl-C.
     """
-    arguments = [without_null(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    arguments = [_readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     sys.argv = ["python -m runner", *arguments]
     try:
         with explained(config_dirs(), [a for a in arguments if "=" in a and not a.startswith("-")]):
@@ -37,6 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _readable(argument: str) -> str:
+    """An argument as Hydra reads it."""
+    flag, _, value = argument.partition("=")
+    if flag == "--config-dir" and value:
+        return f"{flag}={expanded(value)}"
+    return str(expanded(argument)) if argument.startswith("~/") else without_null(argument)
 
 
 def _hydra() -> None:
@@ -77,9 +85,9 @@ def extra_config_dirs(arguments: Sequence[str]) -> list[Path]:
     found = []
     for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag in ("--config-dir", "-cd"):
-            found.append(Path(value))
+            found.append(expanded(value))
         elif flag.startswith("--config-dir="):
-            found.append(Path(flag.partition("=")[2]))
+            found.append(expanded(flag.partition("=")[2]))
     return found
 
 

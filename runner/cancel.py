@@ -17,6 +17,7 @@ from pathlib import Path
 from runner.display import plural
 from runner.errors import UserError
 from runner.launch import Launch
+from runner.paths import expanded
 from runner.survey import Seen, View, is_here, look, pick, place, tasks_of
 
 WAIT = 60.0  # seconds for launchers to save their cells
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m runner.cancel",
         description="End an experiment's SLURM jobs and its launchers here. Cells save themselves.",
     )
-    parser.add_argument("folder", type=Path, help="results/<name>, or the folder of one cell")
+    parser.add_argument("folder", type=expanded, help="results/<name>, or the folder of one cell")
     parser.add_argument(
         "--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="the jobs of these alone"
     )

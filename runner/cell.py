@@ -18,6 +18,7 @@ from runner.files import write_json
 from runner.labels import UNNAMED, slug
 from runner.lock import Lock, holder
 from runner.overrides import cell_overrides
+from runner.paths import shown
 from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
 from runner.tables import hyperparameters
@@ -219,5 +220,5 @@ def ensure_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)  # another launch may have come first
     except OSError as error:
         raise UserError(
-            f"results folder {folder} cannot be written ({error.strerror}); set results_dir"
+            f"results folder {shown(folder)} cannot be written ({error.strerror}); set results_dir"
         ) from error

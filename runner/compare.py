@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UserError, nearest, one_line
+from runner.paths import expanded
 from runner.values import UNITS
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m runner.compare", description="Two algorithms, paired over (workload, study)."
     )
     add = parser.add_argument
-    add("folder", type=Path, help="results/<name>; an import; a published board")
+    add("folder", type=expanded, help="results/<name>; an import; a published board")
     add("a", metavar="A", help="label of an algorithm")
     add("b", metavar="B", help="label of another one")
     add("--by", choices=UNITS, help="what is compared (samples; seconds for imported logs)")
     add("--study-pick", choices=("time", "eval_index"), default="time", help="a study's trial: the fastest "
         "to hit, or the one that hit at the smallest evaluation index (time)")  # fmt: skip
     add("--level", type=float, default=0.95, metavar="P", help="of verdicts and intervals (0.95)")
-    add("--csv", type=Path, metavar="FILE", help="write all numbers there")
+    add("--csv", type=expanded, metavar="FILE", help="write all numbers there")
     add("--allow-mixed", action="store_true", help="compare cells that cannot be compared, and say so")
     return parser
 

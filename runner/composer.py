@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from runner import presets, values
 from runner.errors import UserError
 from runner.overrides import is_listed, name_of
-from runner.paths import CONF
+from runner.paths import CONF, settled
 
 AUTO = "auto"  # a workload's target: the one in conf/targets
 PLAIN_GROUPS = (
@@ -177,7 +177,7 @@ class Composer:
         if workload.get("target") == AUTO:
             entry = self.files(groups).targets.get(target_key(workload["name"], workload))
             workload["target"] = None if entry is None else entry["target"]
-        return config
+        return settled(config)
 
     def _are_plain(self, groups: Sequence[str]) -> bool:
         """Whether they choose whole files alone, so that what is composed is its own baseline."""

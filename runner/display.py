@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from runner.paths import shown
 from runner.records import FINISHED
 from runner.scheduler import Job
 
@@ -156,9 +157,9 @@ class Display:
         for job, status in self._failures:
             self._line(f"[red]{escape(f'{job.title}: {outcome(status)}')}[/red]")
             log = job.path / "error.txt"
-            self._line(f"  [dim]{escape(str(log if log.exists() else job.path))}[/dim]")
+            self._line(f"  [dim]{escape(str(shown(log if log.exists() else job.path)))}[/dim]")
         if self._failures and self.total > 1:
-            folder = escape(str(experiment_of(self._failures[0][0])))
+            folder = escape(str(shown(experiment_of(self._failures[0][0]))))
             self._line(f"once more: python -m runner.retry {folder}")
         bad = [status for status in statuses if status["status"] not in (*FINISHED, "queued")]
         if not bad:

@@ -16,6 +16,7 @@ from runner.display import Display
 from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
+from runner.paths import shown
 from runner.records import FINISHED
 from runner.scheduler import Job
 from runner.values import FOLLOW_UPS
@@ -204,7 +205,7 @@ def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
 def _follow_up(then: str, experiments: Iterable[Path]) -> int:
     """``then=score``: call that verb on every experiment of the grid."""
     verb = importlib.import_module(f"runner.{then}")
-    return max((verb.main([str(experiment)]) for experiment in experiments), default=0)
+    return max((verb.main([str(shown(experiment))]) for experiment in experiments), default=0)
 
 
 def job_of(cell: Cell, state: str = "pending") -> Job:

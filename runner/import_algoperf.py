@@ -18,6 +18,7 @@ from runner.importing import layout, logs, targets
 from runner.importing.layout import Trial
 from runner.importing.notices import Notices
 from runner.importing.targets import Goal
+from runner.paths import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,10 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.import_algoperf", description="AlgoPerf's logs as an experiment's tables."
     )
-    parser.add_argument("logs", type=Path, metavar="LOGS", help="a folder, .tar.xz, .tar.gz or .zip")
-    parser.add_argument("folder", type=Path, help="the experiment's folder, results/<name>")
+    parser.add_argument("logs", type=expanded, metavar="LOGS", help="a folder, .tar.xz, .tar.gz or .zip")
+    parser.add_argument("folder", type=expanded, help="the experiment's folder, results/<name>")
     parser.add_argument(
-        "--targets", type=Path, metavar="FILE", help="targets as CSV; default: the metadata's"
+        "--targets", type=expanded, metavar="FILE", help="targets as CSV; default: the metadata's"
     )
     parser.add_argument("--ruleset", choices=layout.RULESETS, help="trials of one ruleset alone")
     parser.add_argument("--variants", nargs="+", default=[], metavar="NAME", help="variants to keep, or all")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from runner.cell import Cell, ensure_writable, experiment_folder
 from runner.grid import job_of
+from runner.paths import expanded
 from runner.records import FINISHED
 from runner.scheduler import Scheduler, Silent
 from runner.slots import Slots
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def run(overrides: Sequence[str], config_dirs: Sequence[Path] = (), inline: bool = False) -> pd.Series:
+def run(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), inline: bool = False) -> pd.Series:
     """Train the cell that ``overrides`` describe, or take it as it is when it is done.
 
     The cell trains in a worker process that stays warm between calls. Where another process is training it,
@@ -40,7 +41,7 @@ def run(overrides: Sequence[str], config_dirs: Sequence[Path] = (), inline: bool
     """
     from runner.tables import cell_row
 
-    cell = Cell.from_overrides(overrides, config_dirs)
+    cell = Cell.from_overrides(overrides, [expanded(folder) for folder in config_dirs])
     ensure_writable(experiment_folder(cell.config))
     if cell.state() not in FINISHED:
         cell.submit()

@@ -10,6 +10,8 @@ from typing import Any
 from runner.errors import UserError
 
 BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")  # text that Hydra reads as itself
+_QUOTES = {"'", '"'}
+_HOME = re.compile(r"(?<=[=,\[])~[^,\[\]{}]*")  # a value that is a path under a home
 WORDS = ("null", "true", "false", "nan", "inf")  # and text that it does not
 
 
@@ -24,8 +26,12 @@ def is_listed(override: str) -> bool:
 
 
 def without_null(override: str) -> str:
-    """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``; a list becomes the empty one."""
+    """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``; a list becomes the empty one.
+
+    A path that begins with ``~`` is quoted, which Hydra's grammar asks for.
+    """
     override = re.sub(r"^(diagnostics)=(null|None)?$", r"\1=[]", override)
+    override = override if _QUOTES & set(override) else _HOME.sub(lambda path: _quoted(path[0]), override)
     return re.sub(r"^(algorithm/\w+|ruleset)=(null|None)?$", r"~\1", override)
 
 

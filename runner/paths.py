@@ -1,8 +1,44 @@
-"""Where the project's own files are."""
+"""Where the project's own files are, and how paths are read that people give."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+FOLDERS = ("results_dir", "data_dir")  # keys of a config
+
+
+def expanded(path: str | Path) -> Path:
+    """A path as a person gives it: ``~`` and ``~user`` are homes; where there is no such user, a name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def settled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose folders are absolute, so that no later change of directory moves them.
+
+    A workload's or an algorithm's own paths, which are relative to ``data_dir``, lose their ``~``.
+    """
+    folders = {
+        key: str(expanded(config[key]).absolute()) for key in FOLDERS if isinstance(config.get(key), str)
+    }
+    own = {key: _without_home(config[key]) for key in ("workload", "algorithm")}
+    return {**config, **folders, **own}
+
+
+def _without_home(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_home(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_without_home(value) for value in tree]
+    return str(expanded(tree)) if isinstance(tree, str) and tree.startswith("~") else tree
+
+
+def shown(path: Path) -> Path:
+    """A path for a person to read and paste: relative where it lies under the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

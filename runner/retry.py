@@ -20,6 +20,7 @@ from runner.display import Display
 from runner.errors import UserError, nearest, one_line
 from runner.grid import Backend, Grid, run
 from runner.local import Inline, Local, checked
+from runner.paths import expanded, settled
 from runner.records import CellFolder
 from runner.resources import DEFAULTS, FACTOR, completed
 from runner.scheduler import Job
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "works on or has in a queue.",
         epilog="Options of the launcher follow as key=value: workers=4, hydra.launcher.partition=gpu.",
     )
-    parser.add_argument("folder", type=Path, help="results/<name>, or the folder of one cell")
+    parser.add_argument("folder", type=expanded, help="results/<name>, or the folder of one cell")
     parser.add_argument("set", nargs="*", metavar="key=value", help="options of the launcher")
     parser.add_argument("--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="these alone")
     parser.add_argument("--states", help=f"these alone, of {','.join(AGAIN)}")
@@ -217,7 +218,7 @@ def restored(experiment: Path, name: str) -> Cell:
         raise ValueError("it holds no mapping")
     if missing := [key for key in NEEDED if key not in config]:
         raise ValueError(f"{missing[0]} is missing")
-    config |= {"results_dir": str(experiment.parent), "name": experiment.name}
+    config = settled({**config, "results_dir": str(experiment.parent), "name": experiment.name})
     config.setdefault("resources", completed({**DEFAULTS, FACTOR: 1.0, "share": 1.0}, config, 1.0))
     return Cell(config, folder, source_hashes(config))
 

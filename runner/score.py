@@ -11,10 +11,10 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import UserError
+from runner.paths import expanded
 from runner.values import UNITS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The leaderboard of an experiment, by AlgoPerf's rules, with intervals.",
     )
     add = parser.add_argument
-    add("folder", type=Path, help="results/<name>; an import; a published board")
+    add("folder", type=expanded, help="results/<name>; an import; a published board")
     add("--by", choices=UNITS, help="what is compared (samples; seconds for imported logs)")
     picks = "a study's trial: the fastest, or the smallest evaluation index, as AlgoPerf published (time)"
     add("--study-pick", choices=("time", "eval_index"), help=picks)

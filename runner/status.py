@@ -23,6 +23,7 @@ from runner.display import plural
 from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
+from runner.paths import expanded
 from runner.records import CellFolder
 from runner.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
 
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.status", description="How an experiment does. Reads only."
     )
-    parser.add_argument("folder", type=Path, help="results/<name>; results alone lists the experiments")
+    parser.add_argument("folder", type=expanded, help="results/<name>; results alone lists the experiments")
     parser.add_argument("--once", action="store_true", help="one look, on a terminal too")
     parser.add_argument("--watch", type=_seconds, metavar="SECONDS", help="look again every so often")
     parser.add_argument("--json", action="store_true", help="everything, for a program")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import UserError
 from runner.files import read_json
+from runner.paths import expanded
 from runner.records import FINISHED, CellFolder
 
 if TYPE_CHECKING:  # the launcher imports this module, and has no use for pandas
@@ -42,11 +43,12 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         UserError: when there is no such folder, or no cell in it.
     """
-    if (Path(folder) / IMPORTED).is_file():
-        return _imported(Path(folder))
-    found = [(record, rows) for path in cell_paths(Path(folder)) for record, rows in _read(path)]
+    folder = expanded(folder)
+    if (folder / IMPORTED).is_file():
+        return _imported(folder)
+    found = [(record, rows) for path in cell_paths(folder) for record, rows in _read(path)]
     if not found:
-        raise UserError(f"{folder} holds no cells{_experiments_in(Path(folder))}")
+        raise UserError(f"{folder} holds no cells{_experiments_in(folder)}")
     cells = _frame([record for record, _ in found], FIRST)
     evals = _frame([row for _, rows in found for row in rows]).drop(columns=list(KEYS), errors="ignore")
     owner = [place for place, (_, rows) in enumerate(found) for _ in rows]

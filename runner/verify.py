@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import UserError, nearest
 from runner.files import append_line
 from runner.grid import Grid
+from runner.paths import expanded, settled
 from runner.records import FINISHED, CellFolder
 
 if TYPE_CHECKING:
@@ -96,13 +97,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m runner.verify", description="Run cells of a published board again, and compare."
     )
     add = parser.add_argument
-    add("folder", type=Path, help="results/leaderboards/<name>")
+    add("folder", type=expanded, help="results/leaderboards/<name>")
     add("--cells", type=int, default=5, metavar="N", help="how many, drawn at random (5)")
     add("--id", nargs="+", default=[], metavar="ID", help="these instead")
     add("--label", metavar="LABEL", help="of this algorithm alone")
     add("--seed", type=int, help="of the draw (another one each time)")
     add("--workers", type=int, help="cells at once")
-    add("--keep", type=Path, metavar="DIR", help="keep the reruns' folders here")
+    add("--keep", type=expanded, metavar="DIR", help="keep the reruns' folders here")
     add("--dry-run", action="store_true", help="record nothing")
     return parser
 
@@ -192,7 +193,7 @@ def _cell(config: Mapping[str, Any], results: Path) -> Cell:
 
     data = os.environ.get("BENCH_DATA", "data")  # as in conf/config.yaml
     own = {"results_dir": str(results), "name": "verify", "log": None, "data_dir": data}
-    return Cell.from_config({**config, **own})
+    return Cell.from_config(settled({**config, **own}))
 
 
 def judge(inputs: Inputs, cell: Cell, new: Mapping[str, Any], evals: pd.DataFrame) -> Verdict:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import one_line
+from runner.paths import expanded
 from runner.records import CellFolder
 
 if TYPE_CHECKING:
@@ -419,8 +420,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--repeats", type=int, default=1, help="of every way, in turns")
     add("--ways", type=lambda text: text.split(","), default=list(WAYS), help=f"by commas: {','.join(WAYS)}")
     add("--budget-samples", type=int, default=1600, help="of a cell; 16 a step")
-    add("--folder", type=Path, help="where results are written meanwhile; default: the temporary folder")
-    add("--json", type=Path, help="also write the results here")
+    add("--folder", type=expanded, help="where results are written meanwhile; default: the temporary folder")
+    add("--json", type=expanded, help="also write the results here")
     add("overrides", nargs="*", help="of the config, for every cell")
     options = parser.parse_args(argv)
     options.per_process_cells = options.per_process_cells or options.cells

@@ -38,6 +38,7 @@ from runner.config import compose
 from runner.errors import UserError
 from runner.logs import Logger, open_logger
 from runner.loop import Loop, Plan
+from runner.paths import expanded
 from runner.stream import decode
 from runner.task import Task
 
@@ -385,7 +386,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--repeats", type=int, default=5, help="rounds A B B A in a pair")
     add("--steps", type=int, default=50, help="steps of a segment")
     add("--threads", type=int, default=1, help="torch threads")
-    add("--json", type=Path, help="also write the results here")
+    add("--json", type=expanded, help="also write the results here")
     add("overrides", nargs="*", help="of the config, e.g. data_dir=FOLDER device=cpu")
     options = parser.parse_args(argv)
     if options.pairs < 2 or min(options.repeats, options.steps, options.threads) < 1:

@@ -39,7 +39,8 @@ from runner.errors import UserError
 from runner.files import write_text
 from runner.grid import run_grid
 from runner.local import Local
-from runner.paths import CONF
+from runner.overrides import assignment
+from runner.paths import CONF, expanded
 from runner.tables import load
 from runner.values import flatten
 
@@ -77,7 +78,7 @@ class Study:
             SystemExit: when a run fails or is interrupted, with the grid's exit code.
         """
         budget = round(self.arguments.share * self.workload["budget_samples"])
-        common = [f"results_dir={self.arguments.results_dir}", "name=targets", "log=none"]
+        common = [assignment("results_dir", str(self.arguments.results_dir)), "name=targets", "log=none"]
         common += [*self.arguments.overrides, "stop_at_target=false", "workload.target=null"]
         if self.arguments.share != 1.0:
             common.append(f"workload.budget_samples={budget}")
@@ -106,7 +107,7 @@ class Study:
 
     def curves(self) -> Any:
         """All evaluations so far; diverged runs end in NaN, which is nobody's best."""
-        return load(Path(self.arguments.results_dir) / "targets")[1]
+        return load(self.arguments.results_dir / "targets")[1]
 
     def best(self, runs: Sequence[Run]) -> Run:
         """The run with the best value."""
@@ -252,8 +253,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--share", type=float, default=0.75, help="of the budget that a run gets (default 0.75)")
     add("--digits", type=int, default=4, help="decimals of the target (default 4)")
-    add("--targets", type=Path, default=CONF / "targets" / "v1.yaml", help="file to write to")
-    add("--results-dir", default="results")
+    add("--targets", type=expanded, default=CONF / "targets" / "v1.yaml", help="file to write to")
+    add("--results-dir", type=expanded, default=Path("results"))
     return parser
 
 

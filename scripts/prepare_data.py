@@ -22,6 +22,7 @@ from runner import presets
 from runner.config import compose, hydra_ready
 from runner.errors import UserError, nearest, one_line
 from runner.files import read_json
+from runner.paths import expanded
 
 LONGEST = 1000  # characters of an error
 
@@ -143,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("workloads", nargs="*", metavar="workload", help="any name that workload= takes")
     add("--all", action="store_true", help="every workload with real data")
-    add("--data-dir", type=Path, help="where data lies; default: as for the runner, $BENCH_DATA or data")
-    add("--config-dir", "-cd", action="append", default=[], type=Path,
+    add("--data-dir", type=expanded, help="where data lies; default: as for the runner, $BENCH_DATA or data")
+    add("--config-dir", "-cd", action="append", default=[], type=expanded,
         help="a folder of your own workloads")  # fmt: skip
     return parser
 

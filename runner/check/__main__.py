@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from runner.errors import UserError, nearest
+from runner.paths import expanded
 
 EPILOG = """\
 examples:
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list the checks and leave")
     parser.add_argument("--only", metavar="NAMES", help="run these checks alone, names by commas")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=Path,
+    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=expanded,
                         help="a folder of your own presets, parts and workloads")  # fmt: skip
     return parser
 

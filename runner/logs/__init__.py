@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.build import build_part
 from runner.errors import one_line
+from runner.paths import shown
 
 if TYPE_CHECKING:
     from runner.records import CellFolder
@@ -65,12 +68,27 @@ def afterwards(experiment: Path) -> list[str]:
     if not runs:
         return []
     count = f"{len(runs)} local W&B run{'' if len(runs) == 1 else 's'}"
-    return [f"{count}; upload: wandb sync {experiment / 'wandb'}/offline-run-*"]
+    return [f"{count}; upload: wandb sync {shown(experiment) / 'wandb'}/offline-run-*"]
 
 
 def warn(text: str) -> None:
     """One line on standard error; in a worker, that is the cell's ``log.txt``."""
     print(f"warning: log: {text}", file=sys.stderr, flush=True)
+
+
+def check(spec: Mapping[str, Any] | None) -> None:
+    """See that the logger of a config can be made, before anything is queued; once for each spec.
+
+    Raises:
+        UserError: for an option that the logger refuses, or a class that is not there.
+    """
+    if spec is not None:
+        _check(json.dumps(spec, sort_keys=True, default=str))
+
+
+@functools.lru_cache(maxsize=64)
+def _check(spec: str) -> None:
+    build_part("log", json.loads(spec), prefix="")
 
 
 def open_logger(spec: Mapping[str, Any] | None) -> Logger:

@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import UserError, nearest, one_line
+from runner.paths import expanded
 
 if TYPE_CHECKING:
     from runner.methods.catalogue import Method
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="name", help="print the cards of these methods")
     parser.add_argument("--kind", help="only methods of this kind: optimizer, schedule, …")
     parser.add_argument("--markdown", action="store_true", help="print docs/methods.md")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=Path,
+    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=expanded,
                         help="a folder of your own presets and parts")  # fmt: skip
     return parser
 

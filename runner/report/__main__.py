@@ -7,9 +7,9 @@ import sys
 import warnings
 import webbrowser
 from collections.abc import Sequence
-from pathlib import Path
 
 from runner.errors import UserError
+from runner.paths import expanded
 from runner.report import write_folder
 from runner.values import UNITS
 
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The report of an experiment: one self-contained page, and its figures as SVG.",
     )
     add = parser.add_argument
-    add("folder", type=Path, help="results/<name>; an import; a published board")
+    add("folder", type=expanded, help="results/<name>; an import; a published board")
     add("--by", choices=UNITS, help="what is compared (samples; seconds for imported logs)")
     add("--allow-mixed", action="store_true", help="rank cells that cannot be compared; the report says so")
     add("--open", choices=("yes", "no"), default="no", help="show it in the browser (no)")

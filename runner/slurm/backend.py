@@ -12,6 +12,7 @@ from runner.cell import Cell, experiment_folder
 from runner.display import Display, plural
 from runner.errors import UserError
 from runner.launch import launches
+from runner.paths import shown
 from runner.resources import estimate, recorded_minutes
 from runner.scheduler import Job
 from runner.slurm import queue
@@ -86,7 +87,7 @@ class Slurm:
         tasks = sum(len(array["tasks"]) for array in launch.record["arrays"])
         what = f"{plural(len(missing), 'cell')} in {plural(tasks, 'task')}"
         display.notice(
-            f"{what}: job {', '.join(ids)}; python -m runner.status {experiment} shows how they do"
+            f"{what}: job {', '.join(ids)}; python -m runner.status {shown(experiment)} shows how they do"
         )
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from runner.errors import UserError
 from runner.files import write_text
-from runner.paths import ROOT
+from runner.paths import ROOT, expanded
 from scripts.claims._claim import by_name, known
 
 PAGE = ROOT / "docs" / "claims.md"
@@ -58,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="claims; all where none is named")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="make the evidence from this experiment")
+    parser.add_argument(
+        "--keep", type=expanded, metavar="FOLDER", help="make the evidence from this experiment"
+    )
     parser.add_argument("--write", action="store_true", help="write docs/claims.md")
     return parser
 

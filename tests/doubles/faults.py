@@ -38,6 +38,11 @@ class Raises(Plain):
         raise ZeroDivisionError("the plugin's own mistake")
 
 
+class Wanders(Plain):
+    def go_wrong(self) -> None:
+        os.chdir("/")
+
+
 class Exits(Plain):
     def go_wrong(self) -> None:
         sys.exit(7)

@@ -181,9 +181,9 @@ def test_hardware_needs_and_time_factors_are_in_no_label(tmp_path: Path) -> None
 
 def test_the_environment_is_read_anew_by_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_DATA", "one")
-    assert compose([])["data_dir"] == "one"
+    assert compose([])["data_dir"] == str(Path.cwd() / "one")
     monkeypatch.setenv("BENCH_DATA", "two")
-    assert compose([])["data_dir"] == "two"
+    assert compose([])["data_dir"] == str(Path.cwd() / "two")
 
 
 def test_an_edited_file_is_seen_by_the_next_call_and_not_before(tmp_path: Path) -> None:
