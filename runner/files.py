@@ -48,6 +48,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def read_tail(path: Path, size: int = 4000) -> str:
+    """The last ``size`` bytes of a log, whatever its length; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read(size).decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to disk."""
     with path.open("a", encoding="utf-8") as file:

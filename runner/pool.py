@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import one_line
+from runner.files import read_tail
 from runner.lock import Lock
 from runner.records import FINISHED, CellFolder
 from runner.slots import Slot
@@ -133,7 +134,7 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
     status = "oom" if out_of_memory else "failed"
     reason = one_line(f"out of memory: {reason}" if out_of_memory else reason)
     log = CellFolder(cell).log_file
-    tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
+    tail = read_tail(log)
     try:
         lock = Lock.acquire(cell)
         if lock is not None:

@@ -276,12 +276,21 @@ def _advice(view: View) -> Iterator[RenderableType]:
         yield Text()
     if left:
         yield _line(f"left behind, and nobody comes for them: {_by_state(left)}", "yellow")
+        yield from (_line(f"  a job's log ends: {said}", "yellow") for said in _last_words(view, left))
     if again:
         yield _line(f"to be run again: {_by_state(again)}", "yellow")
     if left or again:
         yield _line(f"  python -m runner.retry {view.experiment}")
     if not any(cell.coming for cell in view.cells):
         yield from map(_line, afterwards(view.experiment))
+
+
+def _last_words(view: View, left: Sequence[Seen]) -> list[str]:
+    """What the jobs of these cells printed last, where a batch system had them; each line once."""
+    from runner.slurm import queue
+
+    said = dict.fromkeys(queue.last_words(view.launched, cell.name) for cell in left[:SHOWN])
+    return [words for words in said if words]
 
 
 def _by_state(cells: Iterable[Seen]) -> str:

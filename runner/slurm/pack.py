@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -149,10 +150,10 @@ def parameters(array: Array, options: SlurmOptions, name: str) -> dict[str, Any]
         "nodelist": options.nodelist,
         "signal_delay_s": signal_delay(array.minutes, options),
         "array_parallelism": options.array_parallelism,
-        "setup": list(options.setup),
+        "setup": setup_lines(options.setup),
         "stderr_to_stdout": True,
         # Since SLURM 22.05 srun no longer takes this over from sbatch.
-        "srun_args": [f"--cpus-per-task={array.cores}"],
+        "srun_args": [f"--cpus-per-task={array.cores}", "--export=ALL"],
         "additional_parameters": {"requeue": True, **sbatch_lines(options.sbatch)},
     }
     return {key: value for key, value in wanted.items() if value is not None}
@@ -164,6 +165,17 @@ def signal_delay(minutes: int, options: SlurmOptions) -> int:
     SLURM may do so up to a minute early.
     """
     return min(options.signal_delay_s, max(10, (minutes * 60 - 60) // 2))
+
+
+def setup_lines(setup: Sequence[str]) -> list[str]:
+    """The shell lines before the task starts; one that fails ends the job, and the job's log says which."""
+    if not setup:
+        return []
+    checked = (f"{line}\nchecked $? {shlex.quote(line)}" for line in setup)
+    return [_CHECKED, *checked]
+
+
+_CHECKED = """checked() { [ "$1" -eq 0 ] || { echo "setup failed, exit code $1: $2"; exit "$1"; }; }"""
 
 
 def sbatch_lines(extra: dict[str, Any]) -> dict[str, Any]:

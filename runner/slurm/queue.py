@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runner.errors import one_line
+from runner.files import read_tail
 
 SECONDS = 20.0  # that a command of SLURM's may take
+_HOW_IT_ENDED = re.compile(r"srun: error: .*(Exited with|Killed)|srun: Terminating|STEP .* CANCELLED")
 FORGOTTEN = "Invalid job id"  # squeue's word when it knows none of the ids
 GONE = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL",
         "DEADLINE", "REVOKED")  # fmt: skip
@@ -80,6 +83,16 @@ def tasks(launches: Iterable[Launch]) -> dict[str, list[str]]:
         for array in jobs(launch)
         for index, names in array.get("tasks", {}).items()
     }
+
+
+def last_words(launches: Sequence[Launch], cell: str) -> str:
+    """The last line that the cell's latest job printed, in quotes; empty where it printed none."""
+    for launch in reversed(launches):
+        for task in (task for task, names in tasks([launch]).items() if cell in names):
+            lines = read_tail(launch.path / "slurm" / f"{task}_0_log.out").split("\n")
+            said = [line.strip() for line in lines if line.strip() and not _HOW_IT_ENDED.search(line)]
+            return f"“{one_line(said[-1])}”" if said else ""
+    return ""
 
 
 def jobs(launch: Launch) -> list[dict[str, Any]]:

@@ -6,18 +6,22 @@ import contextlib
 import functools
 import io
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from runner.errors import UserError, one_line
+from runner.paths import shown
 from runner.slurm import queue
 from runner.slurm.options import SlurmOptions
-from runner.slurm.pack import Array, CellSpec, arrays, parameters, sbatch_lines
+from runner.slurm.pack import Array, CellSpec, arrays, parameters, sbatch_lines, setup_lines
 from runner.slurm.task import FollowUp, Task
 
 SBATCH_SECONDS = 120
 FOLLOW_UP = {"time": 60, "mem": "2048M", "cpus_per_task": 1}
+OWN = ("PYTHON", "RUNNER_", "WANDB_")  # variables of the environment that a task needs
+SECRET = ("_KEY", "_TOKEN")  # and that are not to be written to a script
 MANY = 10**9  # submitit counts timeouts too; our tasks do their own
 
 
@@ -82,8 +86,9 @@ def _submit_follow_up(experiment: Path, ids: Sequence[str], options: SlurmOption
         **FOLLOW_UP,
         **{key: value for key, value in where.items() if value is not None},
         "dependency": after,
-        "setup": list(options.setup),
+        "setup": setup_lines(options.setup),
         "stderr_to_stdout": True,
+        "srun_args": ["--export=ALL"],
         "additional_parameters": {"requeue": True, **sbatch_lines(options.sbatch)},
     }
     job = _sbatch([function], told, options, launch)
@@ -94,10 +99,20 @@ def _submit_follow_up(experiment: Path, ids: Sequence[str], options: SlurmOption
 def _sbatch(
     functions: Sequence[Callable[[], Any]], told: dict[str, Any], options: SlurmOptions, launch: Launch
 ) -> str:
+    if "%" in str(_folder(launch)):
+        raise UserError(
+            f"{shown(launch.path)}: SLURM reads % in a path as a pattern; choose another name or results_dir"
+        )
     with explained(), outside_of_job():
         executor = _executor_class()(_folder(launch), max_num_timeout=MANY, python=options.python)
-        executor.update_parameters(**told)
+        executor.update_parameters(**{**told, "setup": [*_exports(), *told["setup"]]})
         return executor.submit_array(list(functions))[0].job_id.partition("_")[0]
+
+
+def _exports() -> list[str]:
+    """Shell lines that set our own variables, for clusters whose jobs begin with an empty environment."""
+    own = {k: v for k, v in sorted(os.environ.items()) if k.startswith(OWN) and not k.endswith(SECRET)}
+    return [f"export {key}={shlex.quote(value)}" for key, value in own.items()]
 
 
 def _folder(launch: Launch) -> Path:
@@ -140,13 +155,17 @@ def outside_of_job() -> Iterator[None]:
 
 @functools.cache
 def _executor_class() -> Any:
-    """submitit's executor, with two changes: one task is an array too, and sbatch cannot hang."""
+    """submitit's executor, with three changes: one task is an array too, sbatch cannot hang, and the
+    environment goes along.
+    """
     import submitit
 
     class ArrayExecutor(submitit.SlurmExecutor):
         def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-            line = super()._make_submission_command(submission_file_path)
-            return ["timeout", str(SBATCH_SECONDS), *line]
+            command, *rest = super()._make_submission_command(submission_file_path)
+            # On the command line, which goes before SBATCH_EXPORT.
+            export = self.parameters["additional_parameters"].get("export", "ALL")
+            return ["timeout", str(SBATCH_SECONDS), command, f"--export={export}", *rest]
 
         def _internal_process_submissions(self, delayed_submissions: list[Any]) -> list[Any]:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,9 @@ class _Watcher:
             self._absent[path] += 1
             if self._absent[path] >= LOOKS:
                 state = folder_state(CellFolder(path))
-                self._end(path, job, {**status, "status": state, "error": "its job is gone"})
+                said = queue.last_words(self._launched, path.name)
+                reason = f"its job is gone{said and f'; its log ends: {said}'}"
+                self._end(path, job, {**status, "status": state, "error": reason})
 
     def _progress(self, path: Path, job: Job, working: dict[str, Any]) -> None:
         if path not in self._running:

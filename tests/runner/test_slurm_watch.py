@@ -13,6 +13,7 @@ from runner.lock import Lock
 from runner.records import CellFolder
 from runner.scheduler import Job
 from runner.slurm.watch import watch
+from runner.status import main as status
 
 
 class Told:
@@ -20,6 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, Any]] = []
+        self.errors: list[str] = []
 
     def started(self, job: Job) -> None:
         self.events.append(("started", job.path.name, None))
@@ -29,6 +31,7 @@ class Told:
 
     def ended(self, job: Job, status: dict[str, Any]) -> None:
         self.events.append(("ended", job.path.name, status["status"]))
+        self.errors.append(status.get("error", ""))
 
     def notice(self, text: str) -> None:
         self.events.append(("notice", text, None))
@@ -149,3 +152,18 @@ def test_interrupted_the_jobs_go_on(world: World) -> None:
     with pytest.raises(KeyboardInterrupt):
         world.run(interrupt)
     assert "the jobs go on" in world.told.events[-1][1]
+
+
+def test_what_a_jobs_log_ends_with_is_quoted(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.queue()
+    world.status("b", "done")
+    for path in world.cells.values():
+        (path / "config.yaml").write_text("x: 1\n")
+    log = world.launch.path / "slurm" / "7_0_0_log.out"
+    log.parent.mkdir()
+    end = b"no such module: conda\nsrun: error: n1: task 0: Exited with exit code 1\n"
+    log.write_bytes(b"\xff\n" * 10_000 + end)
+    assert status([str(world.root / "exp"), "--once"]) == 0
+    assert "a job's log ends: “no such module: conda”" in capsys.readouterr().out
+    world.run(lambda: None)
+    assert "its job is gone; its log ends: “no such module: conda”" in world.told.errors

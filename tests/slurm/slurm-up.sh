@@ -131,6 +131,8 @@ ReturnToService=2
 KillWait=${SLURM_KILL_WAIT:-5}
 MinJobAge=600
 JobRequeue=1
+# The virtual nodes have more cores than a small machine.
+SlurmdParameters=config_overrides
 InactiveLimit=0
 Waittime=0
 GresTypes=gpu
