@@ -16,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import labels, presets, resources, search, values
+from runner import labels, logs, presets, resources, search, values
 from runner.composer import AUTO, Composer, composer, target_key
 from runner.errors import UserError, nearest
 from runner.overrides import cell_overrides, check_text, name_of, without_null
@@ -76,6 +76,7 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
         values.keep_text(config[part], default[part])
     values.check(config, default)
     values.check_spaces(config, default)
+    logs.check(config.get("log"))
     changed = values.changed(config, default)
     preset = using.preset_choices(using.split(overrides)[0], files)
     given = using.given(overrides)

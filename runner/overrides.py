@@ -32,7 +32,7 @@ def without_null(override: str) -> str:
     """
     override = re.sub(r"^(diagnostics)=(null|None)?$", r"\1=[]", override)
     override = override if _QUOTES & set(override) else _HOME.sub(lambda path: _quoted(path[0]), override)
-    return re.sub(r"^(algorithm/\w+|ruleset)=(null|None)?$", r"~\1", override)
+    return re.sub(r"^(algorithm/\w+|ruleset|log)=(null|None)?$", r"~\1", override)
 
 
 def cell_overrides(overrides: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import one_line
 from runner.logs import FAULTS, Logger, warn
 from runner.logs.reach import bounded, logged_in, reachable
-from runner.machine import job_id
 from runner.records import FINISHED, CellFolder
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ MODES = ("auto", "online", "offline")
 AXES = ("samples", "steps", "seconds")  # what W&B's panels can be drawn over; the first is the default
 MANIFEST = ("seed", "source", "git", "packages", "python", "hardware", "data", "host", "job")
 LONGEST = 128  # characters of a name
-LONGEST_TAG = 64
+LONGEST_TAG = 64  # and of a job type
+FORBIDDEN = frozenset("/\\#?%:")  # in a project's name
 GRACE = 5.0  # seconds that wandb may be late for its own timeouts
 PREEMPTED = 10.0  # seconds to end in when the batch system wants the machine back
 
@@ -38,6 +39,9 @@ SETTINGS = {
     "save_code": False, "disable_code": True, "disable_git": True, "disable_job_creation": True,
     "label_disable": True, "x_save_requirements": False, "finish_timeout_raises": True,
 }  # fmt: skip
+
+# Settings that the environment may hold for the one run of a process.
+OF_ONE_RUN = ("sweep_id", "launch", "run_id", "fork_from", "resume_from")
 
 _offline_from_now_on = False  # once a server has failed this process, no later cell waits for it
 
@@ -57,7 +61,8 @@ class WandbLogger(Logger):
         timeout: seconds that W&B may take to begin, and to end, a cell.
 
     Raises:
-        ValueError: for a mode that does not exist or a timeout that is not above 0.
+        ValueError: for a mode that does not exist, a timeout that is not above 0, a project that W&B refuses,
+            or a value of another type.
     """
 
     def __init__(
@@ -73,8 +78,15 @@ class WandbLogger(Logger):
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-        if not timeout > 0:
-            raise ValueError(f"timeout must be above 0, got {timeout!r}")
+        _check_timeout(timeout)
+        _check_texts(project=project, entity=entity, group=group, notes=notes)
+        if not project or FORBIDDEN & set(project) or len(project) > LONGEST:
+            raise ValueError(
+                f"project must have 1 to {LONGEST} characters and none of {' '.join(sorted(FORBIDDEN))}, "
+                f"got {project!r}"
+            )
+        if not isinstance(system_metrics, bool):
+            raise ValueError(f"system_metrics must be true or false, got {system_metrics!r}")
         self.mode, self.project, self.entity, self.group = mode, project, entity, group
         self.tags = [tags] if isinstance(tags, str) else list(tags)
         self.notes, self.system_metrics, self.timeout = notes, system_metrics, timeout
@@ -88,6 +100,10 @@ class WandbLogger(Logger):
         """Open the cell's run; rows from before the checkpoint that the run lacks are sent first."""
         if os.environ.get("WANDB_MODE") == "disabled":
             return
+        if os.environ.get("WANDB_SWEEP_ID"):
+            warn(
+                "WANDB_SWEEP_ID is set: this cell is a run of its own, outside of the sweep (docs/logging.md)"
+            )
         folder = cell.path.resolve().parent.parent / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):  # wandb would go to a temporary folder
@@ -122,6 +138,8 @@ class WandbLogger(Logger):
 
     def _mode(self) -> str:
         """``online``, ``offline`` or ``disabled``; no prompt, and no wait for a network that is not there."""
+        from runner.machine import job_id  # and with it torch, which a launcher that checks options needs not
+
         wandb = _imported()
         settings = self._set_up(wandb).settings
         if settings.mode == "disabled":
@@ -190,14 +208,22 @@ class WandbLogger(Logger):
             "entity": self.entity,
             "name": f"{workload} · {label} · s{config['study']} t{config['trial']}"[:LONGEST],
             "group": (self.group or config["name"])[:LONGEST],
-            "job_type": workload[:LONGEST],
+            "job_type": workload[:LONGEST_TAG],
             "tags": list(dict.fromkeys(str(tag)[:LONGEST_TAG] for tag in tags)),
             "notes": self.notes,
         }
 
     def _set_up(self, wandb: Any) -> Any:
-        """What wandb prints of itself follows the settings of the process, not those of the run."""
-        return wandb.setup(settings=self._settings())
+        """What wandb prints of itself follows the settings of the process, not those of the run.
+
+        So does what the environment says of a run (W&B's agent sets ``WANDB_SWEEP_ID``): a cell is a run of
+        its own all the same.
+        """
+        ours = wandb.setup(settings=self._settings())
+        for name in OF_ONE_RUN:
+            if getattr(ours.settings, name, None):
+                setattr(ours.settings, name, None)
+        return ours
 
     def _settings(self) -> wandb.Settings:
         """What this wandb knows of what we want: names of settings come and go."""
@@ -212,6 +238,18 @@ class WandbLogger(Logger):
         }
         known = wandb.Settings.model_fields
         return wandb.Settings(**{key: value for key, value in wanted.items() if key in known})
+
+
+def _check_timeout(timeout: Any) -> None:
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout < threading.TIMEOUT_MAX:
+        raise ValueError(f"timeout must be above 0, got {timeout!r}")
+
+
+def _check_texts(**texts: Any) -> None:
+    for name, value in texts.items():
+        if not isinstance(value, str | None):
+            raise ValueError(f"{name} must be text, got {value!r}")
 
 
 def _imported() -> Any:

@@ -21,6 +21,7 @@ import yaml
 from runner.cell import Cell
 from runner.execute import run_cell
 from runner.grid import job_of
+from runner.logs.wandb_log import WandbLogger
 from runner.scheduler import Job, Scheduler, Silent
 from runner.slots import Slots
 from tests.doubles import wandb_world
@@ -83,6 +84,24 @@ def test_names_group_studies_and_survive_the_labels_characters(tmp_path: Path) -
     assert list(run.run.tags) == ["digits", "embedded", "fp32", label, "demo"]
     axes = {metric.name or metric.glob_name: metric.step_metric for metric in run.metrics}
     assert axes == {"samples": "", "steps": "", "seconds": "", "*": "samples"}
+
+
+def test_a_sweep_in_the_environment_changes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ``wandb agent``: every cell is its own run, in the project of its config."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abcd1234")
+    monkeypatch.setenv("WANDB_RUN_ID", "theagents")
+    cells = [cell(tmp_path, f"study={study}", "name=swept", "log.project=p") for study in (0, 1)]
+    for c in cells:
+        run_cell(c.folder.path)
+    runs = offline_runs(tmp_path / "swept")
+    assert sorted(run.run.run_id for run in runs) == sorted(f"{c.id}-{c.source}" for c in cells)
+    assert {run.run.project for run in runs} == {"p"} and {run.run.sweep_id for run in runs} == {""}
+
+
+def test_a_job_type_is_cut_to_what_wandb_takes(tmp_path: Path) -> None:
+    c = cell(tmp_path, "name=long")
+    config = c.config | {"workload_label": f"digits[{'x' * 100}]"}
+    assert len(WandbLogger()._names(config)["job_type"]) == 64
 
 
 def test_nothing_lands_in_the_working_directory_or_on_the_terminal(

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from runner import UserError
 from runner.cell import Cell
+from runner.config import compose
 from runner.execute import run_cell
 from runner.logs import open_logger, reach
 from tests.doubles import wandb_world
@@ -126,11 +128,23 @@ def test_a_folder_that_cannot_be_written_is_one_warning(
     assert "WandbLogger failed at start (FileExistsError" in said and said.count("\n") == 1
 
 
-def test_an_option_that_does_not_exist_is_the_users_mistake(tmp_path: Path) -> None:
-    record = run(tmp_path, "log.mode=sometimes")
-    assert record["user_error"] and "mode must be one of auto, online, offline" in record["error"]
-    record = run(tmp_path, "log.timeout=0")
-    assert record["user_error"] and "timeout must be above 0, got 0" in record["error"]
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("log.mode=sometimes", "mode must be one of auto, online, offline, got 'sometimes'"),
+        ("log.timeout=0", "timeout must be above 0, got 0"),
+        ("log.timeout=soon", "timeout must be above 0, got 'soon'"),
+        ("log.timeout=inf", "timeout must be above 0, got inf"),
+        ("log.project=a/b", "project must have 1 to 128 characters and none of # % / : ? \\, got 'a/b'"),
+        ("log.group=3", "group must be text, got 3"),
+        ("log.system_metrics=maybe", "system_metrics must be true or false, got 'maybe'"),
+        ("log._target_=my_loggers.Missing", "my_loggers"),
+    ],
+)
+def test_an_option_that_is_refused_is_said_before_anything_is_queued(option: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        compose(["log=wandb", option])
+    assert said in str(error.value) and str(error.value).startswith("log ")
 
 
 def test_any_logger_is_kept_out_of_the_way(capfd: pytest.CaptureFixture[str]) -> None:
@@ -183,3 +197,7 @@ def test_a_proxy_is_what_has_to_be_reached(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("https_proxy", "proxy.example:3128")
     assert reach.reachable("https://wandb.example")
     assert asked == [("wandb.example", 443), ("proxy.example", 3128)]
+
+
+def test_log_null_logs_nowhere() -> None:
+    assert compose(["log=null"]).get("log") is None is compose(["~log"]).get("log")
