@@ -25,6 +25,6 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """The text on one line, cut to ``limit`` characters."""
-    flat = " ".join(str(text).split())
+    """The text on one line, cut to ``limit`` characters; half characters, which no file takes, as escapes."""
+    flat = " ".join(str(text).encode(errors="backslashreplace").decode().split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -106,7 +106,14 @@ def failure(error: BaseException) -> dict[str, Any]:
         return {"status": "failed", "error": str(error), "traceback": trace, "user_error": True}
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return {"status": "oom", "error": str(error) or "out of memory", "traceback": trace}
-    return {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": trace}
+    return {"status": "failed", "error": _said(error), "traceback": trace}
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its own __str__ is at fault
+        return f"{type(error).__name__}, which cannot say what it is"
 
 
 def _recorded(folder: CellFolder, problem: dict[str, Any] | None) -> dict[str, Any]:

@@ -14,6 +14,10 @@ _MASK = os.umask(0o077)
 os.umask(_MASK)
 
 
+# What reading JSON raises that is absent, damaged, or nested deeper than Python can follow.
+UNREADABLE = (OSError, ValueError, RecursionError)
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, flush it to disk, and rename it into place."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -31,7 +35,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in one step."""
-    write_atomic(path, lambda file: file.write(text.encode()))
+    # Half a character, which an exception's text may hold, is written as its escape.
+    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -43,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in ``path``; None when the file is absent or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except UNREADABLE:
         return None
     return value if isinstance(value, dict) else None
 
@@ -76,7 +81,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for line in text.splitlines(keepends=True):
         try:
             row = json.loads(line)
-        except ValueError:
+        except UNREADABLE:
             break
         if not line.endswith("\n") or not isinstance(row, dict):
             break

@@ -61,7 +61,7 @@ class Launch:
     def names(self) -> list[str]:
         """The cells that were noted."""
         try:
-            return (self.path / "cells.txt").read_text(encoding="utf-8").splitlines()
+            return (self.path / "cells.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return []
 

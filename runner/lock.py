@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from runner.files import UNREADABLE
+
 Record = dict[str, Any]
 BEATS = 9  # heartbeats that a holder may miss
 _NAME = re.compile(r"lock\.(\d+)")
@@ -217,7 +219,7 @@ def _file_system_time(folder: Path) -> float:
 def _read(path: Path) -> Record:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except UNREADABLE:
         return {}
     return record if isinstance(record, dict) else {}
 

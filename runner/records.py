@@ -54,7 +54,8 @@ class CellFolder:
 
     def status(self) -> dict[str, Any]:
         """Status record; ``{"status": "pending"}`` when there is none or it is damaged."""
-        return read_json(self.status_file) or {"status": "pending"}
+        record = read_json(self.status_file) or {}
+        return record if isinstance(record.get("status"), str) else {"status": "pending"}
 
     def evals(self) -> list[dict[str, Any]]:
         """One record an evaluation; a torn last line is left out."""

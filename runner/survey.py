@@ -20,6 +20,7 @@ from typing import Any
 
 from runner import source
 from runner.errors import UserError, nearest
+from runner.files import UNREADABLE
 from runner.launch import Launch, launches
 from runner.lock import holder, runs_here
 from runner.records import FINISHED, STATUSES, CellFolder
@@ -370,7 +371,7 @@ def _read(path: str) -> bytes:
 def _parsed(text: bytes) -> Record | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except UNREADABLE:
         return None
     return value if isinstance(value, dict) else None
 

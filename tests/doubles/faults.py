@@ -38,6 +38,21 @@ class Raises(Plain):
         raise ZeroDivisionError("the plugin's own mistake")
 
 
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class RaisesSpeechless(Plain):
+    def go_wrong(self) -> None:
+        raise SpeechlessError
+
+
+class RaisesHalfACharacter(Plain):
+    def go_wrong(self) -> None:
+        raise ValueError("half a character: \ud800")
+
+
 class Wanders(Plain):
     def go_wrong(self) -> None:
         os.chdir("/")
