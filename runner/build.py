@@ -16,7 +16,7 @@ WHOLE = "an algorithm of its own can do that: docs/adding_a_method/whole.md"
 def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") -> Any:
     """Instantiate a part from its config (or call its factory) with ``args`` in front.
 
-    An optimizer's groups lose torch's fused kernels where these would go wrong (:func:`runner.layout.unfuse`).
+    An optimizer loses torch's fused kernels where these would go wrong (:func:`runner.layout.unfuse`).
 
     Raises:
         UserError: without a ``_target_``, or when the constructor refuses a value or an argument; ``where``
