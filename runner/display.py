@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from runner.paths import shown
-from runner.records import FINISHED
+from runner.records import ENDED, FINISHED
 from runner.scheduler import Job
 
 QUIET_SECONDS = 15.0  # between two plain progress lines
@@ -118,7 +118,7 @@ class Display:
         self.statuses[job.path] = status
         self._remove_bar(job)
         self._count()
-        if status["status"] in FINISHED:
+        if status["status"] in ENDED:
             self._line(f"{self._mark()}{escape(f'{job.title}: {outcome(status)}')}")
         elif status["status"] == "preempted":
             self._line(f"{self._mark()}[yellow]{escape(job.title)}: stopped[/yellow]")
@@ -161,7 +161,7 @@ class Display:
         if self._failures and self.total > 1:
             folder = escape(str(shown(experiment_of(self._failures[0][0]))))
             self._line(f"once more: python -m runner.retry {folder}")
-        bad = [status for status in statuses if status["status"] not in (*FINISHED, "queued")]
+        bad = [status for status in statuses if status["status"] not in (*ENDED, "queued")]
         if not bad:
             return 0
         return 2 if all(status.get("user_error") for status in bad) else 1
@@ -205,6 +205,8 @@ def experiment_of(job: Job) -> Path:
 
 def outcome(status: dict[str, Any]) -> str:
     """``hit accuracy 0.97 at 9,600 samples, 1.2 s (12.3 s in all)`` and the like."""
+    if status["status"] == "stopped":
+        return f"stopped on purpose ({status.get('reason')}); runner.retry --stopped goes on with it"
     if status["status"] not in FINISHED:
         return f"{status['status']}: {status.get('error', '')}".rstrip(": ")
     s = status["summary"]

@@ -34,6 +34,7 @@ from runner.warmup import warm_up
 AT_A_HIT = ("samples", "seconds", "steps", "drawn", "eval_index")  # what a summary says of it
 
 Notify = Callable[[dict[str, Any]], None]
+Ask = Callable[[dict[str, Any]], str | None]
 
 
 def run_cell(
@@ -41,6 +42,7 @@ def run_cell(
     notify: Notify = lambda _event: None,
     alarm: Alarm | None = None,
     shared: bool = False,
+    ask: Ask = lambda _row: None,
 ) -> dict[str, Any]:
     """Train the cell in ``path`` to its end, or to a signal; everything it produces lands in the folder.
 
@@ -51,6 +53,7 @@ def run_cell(
         notify: gets progress events: ``{"event": "row" | "heartbeat" | "notice", ...}``.
         alarm: rung by the caller's signal handlers; None: handlers of our own while the cell runs.
         shared: others compute on the same device meanwhile: the cell counts as contended.
+        ask: gets every evaluation; a word in return stops the cell there, with that word as its reason.
 
     Returns:
         The status record, as written; with ``elsewhere`` where another process works on the cell. Failures
@@ -72,17 +75,17 @@ def run_cell(
             folder.tidy()
             return status
         try:
-            return _run_locked(folder, lock, notify, alarm, shared)
+            return _run_locked(folder, lock, notify, alarm, shared, ask)
         except LostLock as error:
             return {"status": "running", "elsewhere": True, "error": str(error)}
 
 
 def _run_locked(
-    folder: CellFolder, lock: Lock, notify: Notify, alarm: Alarm | None, shared: bool
+    folder: CellFolder, lock: Lock, notify: Notify, alarm: Alarm | None, shared: bool, ask: Ask
 ) -> dict[str, Any]:
     cell, problem = None, None
     try:
-        cell = CellRun(folder, folder.config(), notify, alarm or Alarm(), shared)
+        cell = CellRun(folder, folder.config(), notify, alarm or Alarm(), shared, ask)
         lock.progress = cell.progress
         with cell.signals() if alarm is None else contextlib.nullcontext():
             cell.run()
@@ -133,9 +136,16 @@ class CellRun:
     """One cell on its way: what the loop needs, built from the config, and where it reports to."""
 
     def __init__(
-        self, folder: CellFolder, config: dict[str, Any], notify: Notify, alarm: Alarm, shared: bool
+        self,
+        folder: CellFolder,
+        config: dict[str, Any],
+        notify: Notify,
+        alarm: Alarm,
+        shared: bool,
+        ask: Ask,
     ) -> None:
-        self.folder, self.config, self.notify = folder, config, notify
+        self.folder, self.config, self.notify, self.ask = folder, config, notify, ask
+        self._reason: str | None = None  # why it stopped early
         self.alarm, self.shared = alarm, shared
         self._training_since: tuple[float, int] | None = None
         self.device = torch.device(config["device"])
@@ -235,8 +245,8 @@ class CellRun:
 
     # -- what the loop tells -----------------------------------------------------------------------
 
-    def row(self, row: dict[str, Any]) -> None:
-        """Record an evaluation, and tell the logger and the launcher."""
+    def row(self, row: dict[str, Any]) -> str | None:
+        """Record an evaluation, tell the logger and the launcher, and ask whether to go on."""
         self.folder.append_eval(row)
         self.logger.row(row)
         info = self.loop.task.info
@@ -244,6 +254,8 @@ class CellRun:
         self.notify({"event": "row", "drawn": row["drawn"], "budget": info.budget_samples,
                      "steps": row["steps"], "metric": info.metric, "value": row[metric],
                      "target": info.target})  # fmt: skip
+        self._reason = self.ask(row)
+        return self._reason
 
     def heartbeat(self, steps: int, drawn: int) -> None:
         """Tell the launcher that training goes on."""
@@ -317,6 +329,9 @@ class CellRun:
         loop.clock.switch("log")
         summary = summarise(loop, ended, compile_seconds) | usage.facts(self.config["threads"])
         summary["contended"] |= self.shared
+        if ended == "stopped":
+            folder.set_status("stopped", **where, reason=self._reason, summary=summary)
+            return
         status = "diverged" if ended == "diverged" else "done"
         folder.finish(status, **where, summary=summary)
         folder.tidy()

@@ -17,7 +17,7 @@ from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
 from runner.paths import shown
-from runner.records import FINISHED
+from runner.records import ENDED
 from runner.scheduler import Job
 from runner.values import FOLLOW_UPS
 
@@ -47,6 +47,7 @@ class Grid:
     Attributes:
         jobs: override lists, before rulesets and ``grid:`` expand them.
         display: is told what is skipped.
+        left_alone: states of cells that do not run.
     """
 
     jobs: Sequence[Sequence[str]]
@@ -55,6 +56,7 @@ class Grid:
     config_dirs: Sequence[Path] = ()
     launches: dict[Path, Launch] = field(default_factory=dict)
     experiments: list[Path] = field(default_factory=list)
+    left_alone: Sequence[str] = ENDED
     _size: int | None = None
     _names: dict[Path, list[str]] = field(default_factory=dict)
 
@@ -90,7 +92,7 @@ class Grid:
             self._note(experiment, cell)
             state = cell.state()
             job = job_of(cell, state)
-            if state in FINISHED:
+            if state in self.left_alone:
                 with contextlib.suppress(OSError):
                     cell.tidy()
                 self.display.skipped(job, cell.folder.status())

@@ -81,8 +81,8 @@ class Unsound(Exception):  # noqa: N818 - an outcome, not a fault
 class Observer(Protocol):
     """What the loop tells the outside."""
 
-    def row(self, row: dict[str, Any]) -> None:
-        """An evaluation was made."""
+    def row(self, row: dict[str, Any]) -> str | None:
+        """An evaluation was made; returns why training is to stop here, None to go on."""
         ...
 
     def heartbeat(self, steps: int, drawn: int) -> None:
@@ -112,7 +112,8 @@ class Loop:
         """Train to the target, the budget or a limit.
 
         Returns:
-            ``"target"``, ``"budget"``, ``"max_seconds"``, ``"diverged"`` or ``"preempted"``.
+            ``"target"``, ``"budget"``, ``"max_seconds"``, ``"diverged"``, ``"stopped"`` or
+            ``"preempted"``.
         """
         self._saved_at = time.perf_counter()
         while True:
@@ -188,12 +189,16 @@ class Loop:
         progress.losses.clear()
         progress.boundary = self._next_boundary()
         progress.rows += 1
-        self.observer.row(row)
+        reason = self.observer.row(row)
         if fault is not None and progress.rows == 1:
             raise Unsound(fault)
         if self.algorithm.uses_metrics and stopped is None:
             self.clock.switch("train")
             self.algorithm.observe({k: v for k, v in metrics.items() if k.startswith("validation/")})
+        if stopped is None and reason is not None:
+            with self.clock.on("checkpoint"):
+                self.observer.checkpoint()
+            return "stopped"
         return stopped
 
     def _measure(self, final: bool) -> tuple[dict[str, float], bool]:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import atexit
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.cell import Cell, ensure_writable, experiment_folder
 from runner.grid import job_of
 from runner.paths import expanded
-from runner.records import FINISHED
-from runner.scheduler import Scheduler, Silent
+from runner.records import ENDED, FINISHED
+from runner.scheduler import Judge, Scheduler, Silent
 from runner.slots import Slots
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def run(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), inline: bool = False) -> pd.Series:
+def run(
+    overrides: Sequence[str],
+    config_dirs: Sequence[str | Path] = (),
+    inline: bool = False,
+    callback: Callable[[dict[str, Any]], bool | None] | None = None,
+    promote: bool = False,
+) -> pd.Series:
     """Train the cell that ``overrides`` describe, or take it as it is when it is done.
 
     The cell trains in a worker process that stays warm between calls. Where another process is training it,
@@ -29,6 +35,11 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), inline
         overrides: as on the command line.
         config_dirs: folders beside ``conf/``.
         inline: train in this process: for debuggers.
+        callback: gets every evaluation as it is made, a row of the ``evals`` table; True stops the cell
+            there, which keeps its checkpoint and has ``status`` ``"stopped"`` and ``reason`` ``"callback"``.
+            Training and its clock wait meanwhile. What it raises reaches the caller, once the cell has
+            written its checkpoint.
+        promote: go on with a cell that was stopped; otherwise it is taken as it is.
 
     Returns:
         The cell's row, as in the ``cells`` table of :func:`runner.tables.load`: ``status``, ``hit``,
@@ -43,22 +54,26 @@ def run(overrides: Sequence[str], config_dirs: Sequence[str | Path] = (), inline
 
     cell = Cell.from_overrides(overrides, [expanded(folder) for folder in config_dirs])
     ensure_writable(experiment_folder(cell.config))
-    if cell.state() not in FINISHED:
+    if cell.state() not in (FINISHED if promote else ENDED):
         cell.submit()
-        train_here(cell) if inline else _train(cell)
+        train_here(cell, _judge(callback)) if inline else _train(cell, _judge(callback))
     return cell_row(cell.folder.path)
 
 
-def train_here(cell: Cell) -> None:
+def train_here(cell: Cell, judge: Judge | None = None) -> None:
     """Train in this process."""
     from runner.execute import run_cell
 
-    run_cell(cell.folder.path)
+    run_cell(cell.folder.path, ask=judge or (lambda _row: None))
 
 
-def _train(cell: Cell) -> None:
+def _judge(callback: Callable[[dict[str, Any]], bool | None] | None) -> Judge | None:
+    return None if callback is None else lambda row: "callback" if callback(row) else None
+
+
+def _train(cell: Cell, judge: Judge | None) -> None:
     scheduler = _scheduler()
-    scheduler.stopped = 0
+    scheduler.stopped, scheduler.judge = 0, judge
     if not scheduler.run([job_of(cell)]):
         raise KeyboardInterrupt
 

@@ -24,8 +24,12 @@ from runner.survey import DOUBTED, FAILED, can_ask_slurm, duration
 if TYPE_CHECKING:
     from runner.grid import Backend, Grid
 
-COLUMNS = ("done", "missing", "to resume", "failed", *DOUBTED, "elsewhere")
-LEFT_ALONE = ("done", "elsewhere")  # finished, or somebody trains them or has them in a queue
+COLUMNS = ("done", "stopped", "missing", "to resume", "failed", *DOUBTED, "elsewhere")
+LEFT_ALONE = (
+    "done",
+    "stopped",
+    "elsewhere",
+)  # at an end, or in the hands of somebody else
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _column(cell: Cell, queued: bool) -> str:
         return "elsewhere"
     if state in FAILED:
         return "failed"
-    if state in DOUBTED:
+    if state in (*DOUBTED, "stopped"):
         return state
     return "to resume" if cell.folder.checkpoint_file.exists() else "missing"
 

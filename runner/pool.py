@@ -56,17 +56,28 @@ class Worker:
         """The worker's process id."""
         return self._process.pid
 
-    def begin(self, cell: Path, slot: Slot) -> None:
-        """Hand over a cell; a worker that has died meanwhile says so through :meth:`events`."""
+    def begin(self, cell: Path, slot: Slot, asks: bool = False) -> None:
+        """Hand over a cell; a worker that has died meanwhile says so through :meth:`events`.
+
+        With ``asks`` it waits for an :meth:`answer` at every evaluation.
+        """
         command = {
             "folder": str(cell.resolve()),
             "cores": slot.cores if slot.pinned else None,
             "shared": slot.shared,
+            "asks": asks,
         }
-        assert self._process.stdin is not None
         self._used = True
+        self._tell(command)
+
+    def answer(self, reason: str | None) -> None:
+        """Why the cell is to stop at the evaluation that it asked about; None: it goes on."""
+        self._tell(reason)
+
+    def _tell(self, value: Any) -> None:
+        assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.write(json.dumps(value).encode() + b"\n")
             self._process.stdin.flush()
 
     def events(self) -> Iterator[Event]:

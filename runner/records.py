@@ -17,8 +17,9 @@ from typing import Any
 from runner.errors import one_line
 from runner.files import append_line, read_json, read_lines, write_json, write_text
 
-STATUSES = ("pending", "running", "done", "diverged", "failed", "oom", "timeout", "preempted")
+STATUSES = ("pending", "running", "done", "diverged", "failed", "oom", "timeout", "preempted", "stopped")
 FINISHED = ("done", "diverged")
+ENDED = (*FINISHED, "stopped")  # the last: early and on purpose, to be gone on with on request alone
 
 
 class CellFolder:
@@ -131,6 +132,8 @@ class CellFolder:
 
     def tidy(self) -> None:
         """A finished cell keeps no checkpoint, unless it was asked to."""
+        if self.status()["status"] not in FINISHED:
+            return
         if self.checkpoint_file.exists() and not self.config().get("keep_checkpoint", False):
             self.checkpoint_file.unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from runner.errors import UserError, nearest, one_line
 from runner.grid import Backend, Grid, run
 from runner.local import Inline, Local, checked
 from runner.paths import expanded, settled
-from runner.records import CellFolder
+from runner.records import FINISHED, CellFolder
 from runner.resources import DEFAULTS, FACTOR, completed
 from runner.scheduler import Job
 from runner.source import source_hashes
@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("set", nargs="*", metavar="key=value", help="options of the launcher")
     parser.add_argument("--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="these alone")
     parser.add_argument("--states", help=f"these alone, of {','.join(AGAIN)}")
+    parser.add_argument(
+        "--stopped", action="store_true", help="go on with those that were stopped on purpose"
+    )
     parser.add_argument("--launcher", choices=LAUNCHERS, help="default: that of the last launch")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
     return parser
@@ -72,7 +75,8 @@ def _retry(options: argparse.Namespace) -> int:
     experiment, only = place(options.folder)
     view = look(experiment, check=True)
     patterns = [word for word in options.cells if not _is_option(word)] + ([only] if only else [])
-    chosen = select(view, patterns, states(options.states))
+    wanted = states(options.states or ("stopped" if options.stopped else None))
+    chosen = select(view, patterns, wanted)
     launcher, given = how(view, options.launcher, assignments(settings))
     display = Display()
     backend, then = backend_of(launcher, given)
@@ -101,7 +105,7 @@ def states(text: str | None) -> tuple[str, ...]:
     """
     words = AGAIN if text is None else tuple(word.strip() for word in text.split(","))
     for word in words:
-        if word not in AGAIN:
+        if word not in (*AGAIN, "stopped"):
             why = "a cell in this state is not run again" if word in STATES else nearest(word, AGAIN)
             raise UserError(f"--states {word}: {why}")
     return words
@@ -178,7 +182,7 @@ def backend_of(launcher: str, options: Mapping[str, Any]) -> tuple[Backend, str 
 
 @dataclass
 class Retry(Grid):
-    """A grid whose cells have folders already.
+    """A grid whose cells have folders already, and were chosen: one that was stopped goes on.
 
     Attributes:
         experiment: where they are now, whatever their configs say.
@@ -187,6 +191,7 @@ class Retry(Grid):
 
     experiment: Path = Path()
     chosen: Sequence[Seen] = field(default_factory=list)
+    left_alone: Sequence[str] = FINISHED
 
     def cells(self) -> Iterator[Cell]:
         """The chosen cells; one that cannot be read counts as failed, and does not stop the others."""

@@ -10,7 +10,7 @@ import contextlib
 import selectors
 import signal
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from runner.files import read_json
 from runner.lock import holder
 from runner.pool import Event, Worker, out_of_memory_kills, record_death
-from runner.records import FINISHED, CellFolder
+from runner.records import ENDED, CellFolder
 from runner.slots import Slot, Slots
 
 ATTEMPTS = 2  # how often a cell may take its worker down with it
@@ -43,6 +43,9 @@ class Job:
         card = read_json(path / "cell.json") or {}
         note = "from its checkpoint" if (path / "checkpoint.pt").exists() else ""
         return cls(path, card.get("device", "cpu"), card.get("threads", 1), path.name, note)
+
+
+Judge = Callable[[dict[str, Any]], str | None]
 
 
 class Observer(Protocol):
@@ -124,6 +127,7 @@ class Scheduler:
     ) -> None:
         self.slots, self.observer, self.warm, self.wait, self.signals = slots, observer, warm, wait, signals
         self.stopped = 0  # signals so far
+        self.judge: Judge | None = None  # asked at every evaluation
         self._ready: deque[Job] = deque()
         self._elsewhere: list[Job] = []
         self._idle: list[Worker] = []
@@ -212,7 +216,7 @@ class Scheduler:
             self._ready.remove(job)
             worker = self._worker_for(slot)
             self._busy[worker] = job, slot
-            worker.begin(job.path, slot)
+            worker.begin(job.path, slot, asks=self.judge is not None)
             if self.stopped:  # by a signal that came just now, and missed this worker
                 worker.interrupt()
             self.observer.started(job)
@@ -237,14 +241,25 @@ class Scheduler:
         job, slot = self._busy[worker]
         if event["event"] in ("row", "heartbeat", "notice"):
             self.observer.event(job, event)
+        elif event["event"] == "ask":
+            self._answer(worker, event["row"])
         elif event["event"] in ("end", "died"):
             del self._busy[worker]
             self.slots.give(slot)
             self._died(worker, job) if event["event"] == "died" else self._ended(worker, job, event["status"])
 
+    def _answer(self, worker: Worker, row: dict[str, Any]) -> None:
+        try:
+            reason = None if self.judge is None else self.judge(row)
+        except BaseException:
+            self.judge = None
+            worker.answer(None)  # it waits, whatever the judge does
+            raise
+        worker.answer(reason)
+
     def _ended(self, worker: Worker, job: Job, status: dict[str, Any]) -> None:
         # What failed may have left the process in a bad way: a CUDA error stays for good.
-        sound = status["status"] in (*FINISHED, "running") or status.get("user_error")
+        sound = status["status"] in (*ENDED, "running") or status.get("user_error")
         if self.warm and sound:
             self._idle.append(worker)
         else:
@@ -294,7 +309,7 @@ class Scheduler:
                 continue
             if gone:
                 status = {"status": "failed", "error": "its folder has gone"}
-            if status["status"] in (*FINISHED, "failed", "oom", "timeout"):
+            if status["status"] in (*ENDED, "failed", "oom", "timeout"):
                 self.observer.ended(job, status)
             else:
                 self._ready.append(job)

@@ -30,7 +30,9 @@ FAILED = ("failed", "oom", "timeout")
 DOUBTED = ("damaged", "stale")  # finished, and yet to be run again
 LEFT = ("pending", "preempted", "killed")  # not at their end; left behind where nobody comes for them
 # In the order in which people read them; what is not among a folder's statuses only shows from outside.
-STATES = ("done", "diverged", "running", "queued", "pending", "preempted", "killed", *FAILED, *DOUBTED)
+STATES = (
+    "done", "diverged", "stopped", "running", "queued", "pending", "preempted", "killed", *FAILED, *DOUBTED,
+)  # fmt: skip
 CLOCK_SLACK = 5.0  # seconds: a cell's folder is written just before the launch that will run it
 PENDING: Record = {"status": "pending"}
 _FINISHED = re.compile(rb'\{\n "status": "(done|diverged)"')

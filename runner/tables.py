@@ -117,6 +117,7 @@ def _read(path: Path) -> Iterator[tuple[Record, list[Record]]]:
             "best_metric": _best(rows, card, summary),
             **{key: status.get(key) or manifest.get(key) for key in ("host", "job")},
             "error": status.get("error"),
+            **({"reason": status["reason"]} if "reason" in status else {}),
             **_origin(manifest),
             "folder": path.name,
         },

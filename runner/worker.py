@@ -1,8 +1,8 @@
 """The process that trains: takes cells one by one, stays warm between them, reports as it goes.
 
-Commands arrive as JSON lines on standard input (``{"folder": ..., "cores": ..., "shared": ...}``), events
-leave as JSON lines on the file descriptor named on the command line. What a cell prints goes to its own
-``log.txt``.
+Commands (``{"folder", "cores", "shared", "asks"}``) and answers arrive as JSON lines on standard input,
+events leave as JSON lines on the file descriptor named on the command line. What a cell prints goes to its
+own ``log.txt``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,10 +49,18 @@ def main() -> int:
             continue
         keep_to(command["cores"])
         with own_output(path / "log.txt"):
-            status = run_cell(path, events.send, alarm, command["shared"])
+            ask = partial(ask_launcher, events) if command["asks"] else lambda _row: None
+            status = run_cell(path, events.send, alarm, command["shared"], ask)
         events.send({"event": "end", "status": status})
         let_go()
     return 0
+
+
+def ask_launcher(events: Events, row: dict[str, Any]) -> str | None:
+    """Show the launcher an evaluation and wait for its word; one that has gone has none."""
+    events.send({"event": "ask", "row": row})
+    answer = sys.stdin.readline()
+    return json.loads(answer) if answer else None
 
 
 def let_go() -> None:
@@ -70,10 +79,10 @@ class Events:
         self._handle = handle
 
     def send(self, event: dict[str, Any]) -> None:
-        """Send an event; all but the last of a cell are dropped rather than waited for."""
+        """Send an event; but for questions and the last of a cell they are dropped rather than waited for."""
         data = json.dumps(event, default=str).encode() + b"\n"
         # Up to PIPE_BUF bytes are written whole or not at all.
-        os.set_blocking(self._handle, event["event"] == "end" or len(data) > select.PIPE_BUF)
+        os.set_blocking(self._handle, event["event"] in ("ask", "end") or len(data) > select.PIPE_BUF)
         with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(self._handle, data) :]

@@ -13,6 +13,7 @@ import pandas as pd
 from runner.display import plural
 from runner.launch import Launch
 from runner.overrides import name_of
+from runner.records import FINISHED
 from runner.scoring.comparable import parts, titles
 from runner.scoring.complete import blocks, holes, ranges
 from runner.survey import DOUBTED, FAILED, LEFT, Seen, View, look
@@ -65,8 +66,9 @@ def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
     missing, lines = _missing(view, cells)
     found = Gaps(len(view.cells) + missing, {"missing": missing}, lines)
     states: dict[str, list[Seen]] = {}
+    censored = _censored(cells)
     for cell in view.cells:
-        if cell.state not in ("done", "diverged"):
+        if cell.state not in ("done", "diverged") and not (cell.state == "stopped" and cell.id in censored):
             states.setdefault("to come" if cell.coming and cell.state in LEFT else cell.state, []).append(
                 cell
             )
@@ -76,10 +78,19 @@ def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
     return found
 
 
+def _censored(cells: pd.DataFrame) -> set[str]:
+    """Ids of the stopped cells whose study has another trial that finished: the study has its time."""
+    finished = cells.loc[cells["status"].isin(list(FINISHED))]
+    studies = set(zip(finished["workload"], finished["label"], finished["study"], strict=True))
+    stopped = cells.loc[cells["status"] == "stopped"]
+    places = zip(stopped["id"], stopped["workload"], stopped["label"], stopped["study"], strict=True)
+    return {str(name) for name, *study in places if tuple(study) in studies}
+
+
 def _unfinished(experiment: Path, state: str, cells: Sequence[Seen]) -> str:
     said = STALE if state == "stale" else state
     what = f"{len(cells):,} {said} ({_some(cell.title for cell in cells)})"
-    if state not in (*FAILED, *LEFT, *DOUBTED):
+    if state not in (*FAILED, *LEFT, *DOUBTED, "stopped"):
         return what
     return f"{what}: python -m runner.retry {shlex.quote(str(experiment))} --states {state}"
 

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from runner.cell import folder_state
 from runner.lock import holder
-from runner.records import FINISHED, CellFolder
+from runner.records import ENDED, CellFolder
 from runner.scheduler import Job
 from runner.slurm import queue
 
-ENDED = (*FINISHED, "failed", "oom", "timeout")
+AT_AN_END = (*ENDED, "failed", "oom", "timeout")
 LOOKS = 2  # without a job before a cell counts as given up: shared file systems lag behind
 
 
@@ -83,7 +83,7 @@ class _Watcher:
         status, working = CellFolder(path).status(), holder(path)
         if working is not None:
             self._progress(path, job, working)
-        elif status["status"] in ENDED:
+        elif status["status"] in AT_AN_END:
             self._end(path, job, status)
         elif has_job:
             self._absent[path] = 0
