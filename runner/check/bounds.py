@@ -17,7 +17,7 @@ STEPS = 2
 def check_bounds(subject: Subject) -> Result:
     """At the smallest and the largest value of each number, it trains, diverges, or refuses in one line.
 
-    Of an integer the largest is not trained with: it may take as many passes.
+    The largest value of an integer is set up but not trained with: it may count passes.
     """
     others = [(path, value, subject.at(path, value), steps) for path, value, steps in ends(subject)]
     with subject.fresh():
