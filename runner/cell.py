@@ -16,7 +16,7 @@ from runner.config import compose
 from runner.errors import UserError
 from runner.files import write_json
 from runner.labels import UNNAMED, slug
-from runner.lock import Lock, holder
+from runner.lock import Lock, holder, sweep
 from runner.overrides import cell_overrides
 from runner.paths import shown
 from runner.records import FINISHED, CellFolder
@@ -115,16 +115,16 @@ class Cell:
             elif finished and not again:
                 return False
             else:
-                self._write()
+                self._write(CellFolder(self.folder.path, lock))
         return self.submit() if doubted else True
 
-    def _write(self) -> None:
-        before = self.folder.manifest().get("source")
+    def _write(self, folder: CellFolder) -> None:
+        before = folder.manifest().get("source")
         if before is not None and before != self.source:
-            self.folder.checkpoint_file.unlink(missing_ok=True)
-        self.folder.create(self.config, self._manifest())
-        write_json(self.folder.path / "cell.json", self._card())
-        self.folder.set_status("pending")
+            folder.discard(folder.checkpoint_file)
+        folder.create(self.config, self._manifest())
+        write_json(folder.path / "cell.json", self._card(), folder.stage)
+        folder.set_status("pending")
 
     def tidy(self) -> None:
         """Sweep up what a process left that was killed between the cell's last word and its own end."""
@@ -133,7 +133,7 @@ class Cell:
             lock = Lock.acquire(self.folder.path)
             if lock is not None:
                 with lock:
-                    self.folder.tidy()
+                    CellFolder(self.folder.path, lock).tidy()
 
     def supersede(self) -> Path:
         """Move the folder, whose lock one holds, out of the tables' sight; returns where it went."""
@@ -143,8 +143,7 @@ class Cell:
             old / f"{self.folder.path.name}.{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}"
         )
         self.folder.path.rename(target)
-        for lock in target.glob("lock.*"):
-            lock.unlink()
+        sweep(target)
         return target
 
     def _manifest(self) -> dict[str, Any]:

@@ -51,18 +51,23 @@ def restore(loop: Loop, state: dict[str, Any]) -> None:
     set_global_rng(state["rng"], loop.task.data.x.device)
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any], stage: Path | None = None) -> None:
     """Write ``state`` so that a kill at any instant leaves the old checkpoint or the new one.
 
     What was written is read back at once, but for the tensors' contents: a cell that could never be resumed
     says so now, and not when its work is lost.
+
+    Args:
+        path: the checkpoint.
+        state: what to keep.
+        stage: as of :func:`runner.files.write_atomic`.
 
     Raises:
         OSError: where it cannot be written.
         UserError: where a part keeps something that no checkpoint can hold: which part, and of what type.
     """
     try:
-        write_atomic(path, lambda file: torch.save(state, file))
+        write_atomic(path, lambda file: torch.save(state, file), stage)
         read(path, "cpu", mmap=True)
     except OSError:
         raise

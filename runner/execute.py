@@ -68,7 +68,7 @@ def run_cell(
     if lock is None:
         return {"status": "running", "elsewhere": True, "error": "another process works on it"}
     with lock:
-        folder = CellFolder(path, lock.check)
+        folder = CellFolder(path, lock)
         if not folder.config_file.exists():
             return {"status": "running", "elsewhere": True, "error": "another process is about to write it"}
         if (status := folder.status())["status"] in FINISHED:
@@ -78,6 +78,8 @@ def run_cell(
             return _run_locked(folder, lock, notify, alarm, shared, ask)
         except LostLock as error:
             return {"status": "running", "elsewhere": True, "error": str(error)}
+        finally:
+            folder.close()
 
 
 def _run_locked(
@@ -156,7 +158,7 @@ class CellRun:
         """Build, warm up, resume if there is a checkpoint, train, record."""
         config, folder = self.config, self.folder
         machine.configure(config["threads"], config["workload"].get("deterministic", False))
-        folder.error_file.unlink(missing_ok=True)
+        folder.discard(folder.error_file)
         folder.set_status("running", **self._where())
         clock = Clock(machine.synchronizer(self.device))
         workload = build_part("workload", config["workload"], prefix="")
@@ -268,7 +270,7 @@ class CellRun:
         made_by = self.folder.manifest().get("source")
         state = {"id": self.config["id"], "source": made_by, **checkpoint.snapshot(self.loop)}
         try:
-            checkpoint.save(self.folder.checkpoint_file, state)
+            checkpoint.save(self.folder.checkpoint_file, state, self.folder.stage)
             self.folder.set_status("running", **self._where(), **self._reached())
         except OSError as error:
             print(f"warning: no checkpoint could be written: {error}", file=sys.stderr, flush=True)
@@ -293,7 +295,7 @@ class CellRun:
                 return True
             except checkpoint.Unusable as error:
                 self._start_over(workload, f"the checkpoint cannot be gone on from ({error}): starting over")
-        folder.evals_file.unlink(missing_ok=True)
+        folder.discard(folder.evals_file)
         return False
 
     def _take_up(self) -> None:
@@ -315,7 +317,7 @@ class CellRun:
         print(f"warning: {why}", file=sys.stderr, flush=True)
         self.notify({"event": "notice", "text": why})
         self.folder.update_manifest({"started_over": why})
-        self.folder.checkpoint_file.unlink(missing_ok=True)
+        self.folder.discard(self.folder.checkpoint_file)
         self._begin(workload, Clock(machine.synchronizer(self.device)))  # the checkpoint's own may be half in
 
     # -- the end -----------------------------------------------------------------------------------

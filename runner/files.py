@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,30 +20,95 @@ os.umask(_MASK)
 UNREADABLE = (OSError, ValueError, RecursionError)
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to disk, and rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+def write_atomic(path: Path, write: Callable[[BinaryIO], object], stage: Path | None = None) -> None:
+    """Let ``write`` fill a temporary file, flush it to disk, and rename it to ``path``.
+
+    Args:
+        path: the file to replace.
+        write: gets the temporary file, open.
+        stage: folder of the temporary file, on the same file system; beside ``path`` when None.
+
+    Raises:
+        OSError: where it cannot be written, or ``stage`` is gone. ``path`` is then what it was.
+    """
+    with staged(path, stage) as file:
+        write(file)
+
+
+@contextlib.contextmanager
+def staged(path: Path, stage: Path | None = None, keep_open: bool = False) -> Iterator[BinaryIO]:
+    """A temporary file that becomes ``path`` at the end, in one step; as :func:`write_atomic`.
+
+    Args:
+        path: the file to replace.
+        stage: as in :func:`write_atomic`.
+        keep_open: leave the file open, for more to be appended.
+    """
+    handle, name = tempfile.mkstemp(dir=stage or path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    file = os.fdopen(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o666 & ~_MASK)
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
+        os.fchmod(handle, 0o666 & ~_MASK)
+        yield file
+        file.flush()
+        os.fsync(handle)
+        if not keep_open:
+            file.close()
+        os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
         raise
+    sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def discard(path: Path, stage: Path) -> None:
+    """Delete ``path``, if it is there, by way of ``stage``: not at all once that is gone.
+
+    Raises:
+        OSError: where ``stage`` is gone, and there is something to delete.
+    """
+    gone = stage / path.name
+    try:
+        os.rename(path, gone)
+    except FileNotFoundError:
+        if os.path.lexists(path):
+            raise
+        return
+    os.unlink(gone)
+
+
+def append(handle: int, data: bytes) -> None:
+    """Write ``data`` to an open file and flush it to disk; nothing of it is kept to be written later.
+
+    Raises:
+        OSError: where it cannot be written, or not all of it.
+    """
+    if (written := os.write(handle, data)) < len(data):
+        raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were written")
+    os.fsync(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk: a rename that a power cut must not undo."""
+    with contextlib.suppress(OSError):  # some file systems cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(path: Path, text: str, stage: Path | None = None) -> None:
     """Replace ``path`` by ``text`` in one step."""
     # Half a character, which an exception's text may hold, is written as its escape.
-    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")), stage)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, stage: Path | None = None) -> None:
     """Replace ``path`` by ``value`` as JSON in one step."""
-    write_text(path, json.dumps(value, indent=1, default=str) + "\n")
+    write_text(path, json.dumps(value, indent=1, default=str) + "\n", stage)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -65,10 +132,8 @@ def read_tail(path: Path, size: int = 4000) -> str:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab", buffering=0) as file:
+        append(file.fileno(), f"{line}\n".encode())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,17 +1,20 @@
 """Who works on a cell: a lock file with a heartbeat, taken over when its holder is gone.
 
 Locks are generations: ``lock.1``, ``lock.2``, …; the highest one counts. Whoever finds it dead creates the
-next, exclusively, so that of two that try only one gets it. A holder asks before every write whether its file
-is still the one that counts (:meth:`Lock.check`): a process that was paused, and taken over meanwhile, writes
-nothing when it wakes. No ``flock``, no clock shared between machines: the age of a heartbeat is measured with
-the file system's own.
+next, whole and exclusively, so that of two that try only one gets it. A holder asks before every write
+whether its file is still the one that counts (:meth:`Lock.check`). It may be paused between that question and
+the write, so the write is fenced, too: it goes through a folder of the holder's own (:attr:`Lock.stage`),
+which whoever takes over moves away first. No ``flock``, no clock shared between machines: the age of a
+heartbeat is measured with the file system's own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
+import math
 import os
 import re
 import secrets
@@ -23,11 +26,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.files import UNREADABLE
+from runner.files import read_json
 
 Record = dict[str, Any]
 BEATS = 9  # heartbeats that a holder may miss
+OFFSET_SECONDS = 60.0  # for which a reader trusts what it knows of a file system's clock
 _NAME = re.compile(r"lock\.(\d+)")
+_STAGE = ".holds."
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_offsets: dict[
+    int, tuple[float, float]
+] = {}  # device -> seconds that its clock is ahead of ours, known until
 _WIDTH = 1024  # bytes of a lock file: rewritten in place, so never shorter than before
 
 
@@ -45,16 +54,18 @@ class Lock:
 
     Attributes:
         progress: called at every heartbeat; what it returns is in the lock's record.
+        stage: a folder beside the cell's files. A file is written there and then renamed into place, which
+            fails once another process has taken over.
     """
 
     def __init__(self, path: Path, handle: int, record: Record) -> None:
         self.path, self._handle, self._record = path, handle, record
         self.progress: Callable[[], Mapping[str, Any]] = dict
+        self.stage = path.with_name(f"{_STAGE}{_generation(path)}.{record['token']}")
         self._inode = os.fstat(handle).st_ino
         self._next = path.with_name(f"lock.{_generation(path) + 1}")
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat_on, daemon=True)
-        self._beat()
         self._beating.start()
 
     @classmethod
@@ -66,35 +77,62 @@ class Lock:
             job: the batch system's job id, for the record.
         """
         before = _generations(cell)
-        if before and _alive(before[-1], by_file_system=True):
+        if before and _alive(before[-1], _file_system_time(cell)):
             return None
         lock = cls._create(cell, _generation(before[-1]) + 1 if before else 1, job)
         if lock is None:
             return None
-        # Between our look and our creation another may have come and begun anew with a lower number.
-        if any(_alive(path) for path in _generations(cell) if path != lock.path):
+        try:
+            return lock._take_over(before)
+        except BaseException:
             lock.release()
+            raise
+
+    def _take_over(self, before: list[Path]) -> Lock | None:
+        cell = self.path.parent
+        if self._outnumbered():  # between our look and our creation the numbers went on: look again
+            self.release()
+            return Lock.acquire(cell, self._record["job"])
+        others = [path for path in _generations(cell) if path != self.path]
+        if others and any(_alive(path, _file_system_time(cell)) for path in others):
+            self.release()
             return None
         for path in before:
-            path.unlink(missing_ok=True)
-        for orphan in cell.glob(".*.tmp"):  # of a writer that was killed
-            orphan.unlink(missing_ok=True)
-        return lock
+            _unlink(path)
+        for stage in _stages(cell):
+            if _generation(stage) < _generation(self.path):  # never one of a process that has taken us over
+                _move_away(stage)
+        for name in os.listdir(cell):
+            if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
+                _unlink(cell / name)
+        os.mkdir(self.stage)
+        return self
+
+    def _outnumbered(self) -> bool:
+        return any(_generation(path) > _generation(self.path) for path in _generations(self.path.parent))
 
     @classmethod
     def _create(cls, cell: Path, generation: int, job: str | None) -> Lock | None:
+        """The lock file, with its record from the first moment on; None where there is one already."""
         path = cell / f"lock.{generation}"
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            return None
         record = {"token": secrets.token_hex(8), **this_process(), "job": job, "every": beat_seconds()}
+        handle, name = tempfile.mkstemp(dir=cell, prefix=".lock.", suffix=".tmp")
         try:
-            return cls(path, handle, record)
-        except OSError:  # a full disk: a lock that cannot say whose it is, is none
-            path.unlink(missing_ok=True)
+            os.fchmod(handle, 0o644)
+            _write_record(handle, record)
+            _link(name, path)
+        except BaseException as error:
             os.close(handle)
+            # Swept up by another process, which then has the lock; or the cell's folder is gone.
+            lost = isinstance(error, FileExistsError) or (
+                isinstance(error, FileNotFoundError) and os.path.isdir(cell)
+            )
+            if lost:
+                return None
             raise
+        finally:
+            _unlink(Path(name))
+        return cls(path, handle, record)
 
     def check(self) -> None:
         """Make sure that this lock still counts.
@@ -106,7 +144,8 @@ class Lock:
             # An inode's number may be used again once its file is gone everywhere; an open file's link count
             # says that it is.
             linked = os.fstat(self._handle).st_nlink > 0
-            mine = linked and self.path.stat().st_ino == self._inode and not self._next.exists()
+            mine = linked and os.stat(self.path).st_ino == self._inode
+            mine = mine and not os.path.lexists(self._next)
         except OSError:
             mine = False
         if not mine:
@@ -118,9 +157,11 @@ class Lock:
             return
         self._ended.set()
         self._beating.join()
+        with contextlib.suppress(OSError):
+            _move_away(self.stage)
         with contextlib.suppress(LostLock, OSError):
             self.check()
-            self.path.unlink()
+            os.unlink(self.path)
         os.close(self._handle)
 
     def __enter__(self) -> Lock:
@@ -136,9 +177,7 @@ class Lock:
 
     def _beat(self) -> None:
         # Through the open file: what another process has taken over and recreated is never touched.
-        record = {**self._record, "beat": time.time(), **self.progress()}
-        os.pwrite(self._handle, json.dumps(record).ljust(_WIDTH - 1).encode() + b"\n", 0)
-        os.fsync(self._handle)
+        _write_record(self._handle, {**self._record, **self.progress()})
 
 
 def holder(cell: Path) -> Record | None:
@@ -148,7 +187,15 @@ def holder(cell: Path) -> Record | None:
         ``token, host, pid, boot, job, started, beat`` and the cell's progress; None when nobody does.
     """
     found = _generations(cell)
-    return _read(found[-1]) if found and _alive(found[-1]) else None
+    return _read(found[-1]) if found and _alive(found[-1], _time_in(cell)) else None
+
+
+def sweep(folder: Path) -> None:
+    """Delete what locks left in a cell's folder that was moved to where nobody trains it."""
+    for path in _generations(folder):
+        _unlink(path)
+    for stage in _stages(folder):
+        _move_away(stage)
 
 
 def this_process() -> Record:
@@ -194,17 +241,20 @@ def _born(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _alive(path: Path, by_file_system: bool = False) -> bool:
+def _alive(path: Path, now: float) -> bool:
     record = _read(path)
-    if runs_here(record) is False:
+    runs = runs_here(record)
+    if runs is False:
         return False
     try:
-        beat = path.stat().st_mtime
+        age = now - os.stat(path).st_mtime
     except OSError:
         return False
-    limit = BEATS * float(record.get("every", beat_seconds()))
-    now = _file_system_time(path.parent) if by_file_system else time.time()
-    return now - beat <= limit
+    every = record.get("every")
+    limit = BEATS * (every if isinstance(every, (int, float)) else beat_seconds())
+    if age < -limit:  # from before a clock was set back: whoever is alive will have renewed it by now
+        return runs is True
+    return age <= limit
 
 
 def _file_system_time(folder: Path) -> float:
@@ -213,25 +263,74 @@ def _file_system_time(folder: Path) -> float:
         return os.fstat(handle).st_mtime
     finally:
         os.close(handle)
-        Path(name).unlink(missing_ok=True)  # another process may have swept it up
+        _unlink(Path(name))  # another process may have swept it up
+
+
+def _time_in(folder: Path) -> float:
+    """The file system's time, for one who only reads: our clock, and how far it was off within a minute."""
+    now, device = time.time(), os.stat(folder).st_dev
+    offset, until = _offsets.get(device, (0.0, -math.inf))
+    if not until - OFFSET_SECONDS <= now < until:
+        try:
+            offset = _file_system_time(folder) - now
+        except OSError:  # where nothing may be written
+            offset = 0.0
+        _offsets[device] = offset, now + OFFSET_SECONDS
+    return now + offset
+
+
+def _write_record(handle: int, record: Record) -> None:
+    text = json.dumps({**record, "beat": time.time()})
+    os.pwrite(handle, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
+    os.fsync(handle)
+
+
+def _link(name: str, path: Path) -> None:
+    """Give the file ``name`` its second name, which nobody else may have."""
+    try:
+        os.link(name, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))  # a file system without links
+        os.replace(name, path)
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _move_away(stage: Path) -> None:
+    """From here on, whoever writes through ``stage`` gets an error; then clear it up."""
+    gone = stage.with_name(f"{_STAGE}0.{secrets.token_hex(8)}")
+    try:
+        os.rename(stage, gone)
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(OSError):  # another process may clear it up at the same time
+        for name in os.listdir(gone):
+            _unlink(gone / name)
+        os.rmdir(gone)
+
+
+def _stages(cell: Path) -> list[Path]:
+    return [cell / name for name in os.listdir(cell) if name.startswith(_STAGE)]
 
 
 def _read(path: Path) -> Record:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except UNREADABLE:
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_json(path) or {}
 
 
 def _generations(cell: Path) -> list[Path]:
     """Lock files, the one that counts last."""
     try:
-        names = [name for name in os.listdir(cell) if _NAME.fullmatch(name)]  # noqa: PTH208 - half the time
+        names = [name for name in os.listdir(cell) if _NAME.fullmatch(name)]  # half the time of Path's
     except OSError:
         return []
     return sorted((cell / name for name in names), key=_generation)
 
 
 def _generation(path: Path) -> int:
-    return int(path.name.rpartition(".")[2])
+    """``lock.<n>``, ``.holds.<n>.<token>``."""
+    return int(path.name.removeprefix(_STAGE).removeprefix("lock.").partition(".")[0])

@@ -150,7 +150,7 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
         lock = Lock.acquire(cell)
         if lock is not None:
             with lock:
-                folder = CellFolder(cell, lock.check)
+                folder = CellFolder(cell, lock)
                 if (last := folder.status())["status"] in FINISHED:  # it died between that word and its end
                     folder.tidy()
                     return last

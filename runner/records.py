@@ -10,28 +10,41 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 from runner.errors import one_line
-from runner.files import append_line, read_json, read_lines, write_json, write_text
+from runner.files import append, discard, read_json, read_lines, staged, write_json, write_text
 
 STATUSES = ("pending", "running", "done", "diverged", "failed", "oom", "timeout", "preempted", "stopped")
 FINISHED = ("done", "diverged")
 ENDED = (*FINISHED, "stopped")  # the last: early and on purpose, to be gone on with on request alone
 
 
+class Hold(Protocol):
+    """What a writer needs of the lock that it holds (:class:`runner.lock.Lock`)."""
+
+    stage: Path
+
+    def check(self) -> None:
+        """Raise where the lock is lost."""
+        ...
+
+
 class CellFolder:
     """Reads and writes one cell's files. One writer, who holds the cell's lock; any number of readers.
 
+    What a writer could do that has lost the lock is fenced: files are replaced and deleted by way of the
+    lock's stage, and evaluations are appended to a file that whoever takes over replaces.
+
     Args:
         path: the folder.
-        guard: called before every write; raises where the writer has lost its lock.
+        hold: the writer's lock; None for readers, and for who makes the folder.
     """
 
-    def __init__(self, path: Path, guard: Callable[[], None] = lambda: None) -> None:
-        self.path, self.guard = path, guard
+    def __init__(self, path: Path, hold: Hold | None = None) -> None:
+        self.path, self._hold = path, hold
+        self._appending: BinaryIO | None = None
         self.config_file = path / "config.yaml"
         self.manifest_file = path / "manifest.json"
         self.evals_file = path / "evals.jsonl"
@@ -85,18 +98,30 @@ class CellFolder:
 
     # -- writing -----------------------------------------------------------------------------------
 
+    def guard(self) -> None:
+        """Make sure that the writer still holds the lock; called before every write."""
+        if self._hold is not None:
+            self._hold.check()
+
+    @property
+    def stage(self) -> Path:
+        """Where files are written before they are renamed into place."""
+        return self.path if self._hold is None else self._hold.stage
+
     def create(self, config: dict[str, Any], manifest: dict[str, Any]) -> None:
         """Make the folder, or take it over as it is, with this config and the submitter's manifest."""
         import yaml
 
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.config_file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        write_json(self.manifest_file, {**self.manifest(), **manifest})
+        self.guard()
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_text(self.config_file, text, self.stage)
+        write_json(self.manifest_file, {**self.manifest(), **manifest}, self.stage)
 
     def update_manifest(self, facts: dict[str, Any]) -> None:
         """Add what the worker knows: packages, hardware, data checksums."""
         self.guard()
-        write_json(self.manifest_file, {**self.manifest(), **facts})
+        write_json(self.manifest_file, {**self.manifest(), **facts}, self.stage)
 
     def set_status(self, status: str, **facts: Any) -> None:
         """Replace the status record.
@@ -107,7 +132,7 @@ class CellFolder:
         if status not in STATUSES:
             raise ValueError(f"no such status: {status}")
         self.guard()
-        write_json(self.status_file, {"status": status, "updated": time.time(), **facts})
+        write_json(self.status_file, {"status": status, "updated": time.time(), **facts}, self.stage)
 
     def finish(self, status: str, **facts: Any) -> None:
         """The cell's last word, with what tells later whether its evaluations are as it wrote them."""
@@ -118,9 +143,12 @@ class CellFolder:
         return {"evals_bytes": len(data), "evals_sha256": hashlib.sha256(data).hexdigest()}
 
     def append_eval(self, row: dict[str, Any]) -> None:
-        """Append one evaluation."""
+        """Append one evaluation, flushed to disk."""
         self.guard()
-        append_line(self.evals_file, json.dumps(row))
+        if self._appending is None:
+            self._renew_evals(self.evals())
+        assert self._appending is not None
+        append(self._appending.fileno(), f"{json.dumps(row)}\n".encode())
 
     def keep_evals(self, count: int) -> None:
         """Cut all evaluations behind the first ``count``: those after the checkpoint one resumes from."""
@@ -128,17 +156,35 @@ class CellFolder:
         if len(kept) < count:
             raise ValueError(f"{self.evals_file} holds {len(kept)} evaluations, the checkpoint {count}")
         self.guard()
-        write_text(self.evals_file, "".join(json.dumps(row) + "\n" for row in kept))
+        self._renew_evals(kept)
+
+    def _renew_evals(self, rows: list[dict[str, Any]]) -> None:
+        # A file of our own: what a former holder may still append goes to the one that it had open.
+        self.close()
+        with staged(self.evals_file, self.stage, keep_open=True) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._appending = file
+
+    def discard(self, file: Path) -> None:
+        """Delete one of the cell's files, if it is there."""
+        self.guard()
+        discard(file, self.stage)
+
+    def close(self) -> None:
+        """Let go of the file that evaluations are appended to; another one begins anew."""
+        if self._appending is not None:
+            self._appending.close()
+            self._appending = None
 
     def tidy(self) -> None:
         """A finished cell keeps no checkpoint, unless it was asked to."""
         if self.status()["status"] not in FINISHED:
             return
         if self.checkpoint_file.exists() and not self.config().get("keep_checkpoint", False):
-            self.checkpoint_file.unlink(missing_ok=True)
+            self.discard(self.checkpoint_file)
 
     def fail(self, error: str, traceback: str, status: str = "failed", **facts: Any) -> None:
         """Record a failure: the traceback in its own file, one line of it in the status."""
         self.guard()
-        write_text(self.error_file, traceback)
+        write_text(self.error_file, traceback, self.stage)
         self.set_status(status, error=one_line(error), **facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from runner import checkpoint
 from runner import lock as module
 from runner.lock import Lock, LostLock, holder
 from runner.records import CellFolder
@@ -25,7 +28,7 @@ from runner.lock import Lock, LostLock
 from runner.records import CellFolder
 path = Path(sys.argv[1])
 lock = Lock.acquire(path)
-folder = CellFolder(path, lock.check)
+folder = CellFolder(path, lock)
 print("held", flush=True)
 for line in sys.stdin:
     try:
@@ -126,7 +129,7 @@ def test_a_paused_holder_is_replaced_and_writes_nothing_when_it_wakes(tmp_path: 
     try:
         other.process.send_signal(signal.SIGSTOP)
         mine = until(lambda: Lock.acquire(tmp_path))
-        CellFolder(tmp_path, mine.check).append_eval({"by": "me"})
+        CellFolder(tmp_path, mine).append_eval({"by": "me"})
         other.process.send_signal(signal.SIGCONT)
         assert other.append() == "lost"
         time.sleep(0.5)  # a few of its heartbeats
@@ -194,8 +197,9 @@ def test_the_number_of_a_process_that_ended_may_be_another_ones(tmp_path: Path) 
 def test_what_a_killed_writer_left_half_written_is_swept_up(tmp_path: Path) -> None:
     (tmp_path / ".status.json.abc.tmp").write_text("{")
     mine = Lock.acquire(tmp_path)
-    assert mine is not None and [p.name for p in tmp_path.iterdir()] == ["lock.1"]
+    assert mine is not None and sorted(p.name for p in tmp_path.iterdir()) == [mine.stage.name, "lock.1"]
     mine.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_write_of_a_cell_asks_for_the_lock(tmp_path: Path) -> None:
@@ -205,17 +209,126 @@ def test_every_write_of_a_cell_asks_for_the_lock(tmp_path: Path) -> None:
     folder.set_status("running")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
-    def lost() -> None:
-        raise LostLock
+    class Lost:
+        stage = tmp_path
 
-    guarded = CellFolder(tmp_path, lost)
+        def check(self) -> None:
+            raise LostLock
+
+    guarded = CellFolder(tmp_path, Lost())
     for write in (
         lambda: guarded.set_status("done"),
         lambda: guarded.append_eval({"eval_index": 1}),
         lambda: guarded.keep_evals(0),
         lambda: guarded.update_manifest({"x": 1}),
         lambda: guarded.fail("no", "trace"),
+        lambda: guarded.create({"a": 2}, {}),
+        lambda: guarded.discard(guarded.evals_file),
     ):
         with pytest.raises(LostLock):
             write()
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+# -- a holder that is paused between its look at the lock and its write --------------------------------------
+
+WRITES = {
+    "status": lambda folder: folder.set_status("running"),
+    "eval": lambda folder: folder.append_eval({"eval_index": 9}),
+    "kept evals": lambda folder: folder.keep_evals(0),
+    "manifest": lambda folder: folder.update_manifest({"late": True}),
+    "failure": lambda folder: folder.fail("late", "trace"),
+    "config": lambda folder: folder.create({"late": True}, {}),
+    "deletion": lambda folder: folder.discard(folder.evals_file),
+    "checkpoint": lambda folder: checkpoint.save(folder.checkpoint_file, {"late": True}, folder.stage),
+}
+
+
+@pytest.mark.parametrize("wrote_before", [False, True])
+@pytest.mark.parametrize("what", WRITES)
+def test_a_writer_that_wakes_behind_its_check_changes_nothing(
+    tmp_path: Path, what: str, wrote_before: bool
+) -> None:
+    first = Lock.acquire(tmp_path)
+    assert first is not None
+    late = CellFolder(tmp_path, first)
+    if wrote_before:
+        late.append_eval({"eval_index": 0})
+    first._record["every"] = 0  # its heartbeats are too late from here on
+    first.check()
+    late.guard = lambda: None  # type: ignore[method-assign]  # it has looked; and now it sleeps
+    os.utime(first.path, (0, 0))
+    boot, module.boot = module.boot, lambda: "another machine"
+    try:
+        second = Lock.acquire(tmp_path)
+    finally:
+        module.boot = boot
+    assert second is not None
+    folder = CellFolder(tmp_path, second)
+    folder.create({"a": 1}, {"id": "x"})
+    folder.keep_evals(len(folder.evals()))
+    folder.append_eval({"eval_index": 1})
+    checkpoint.save(folder.checkpoint_file, {"late": False}, second.stage)
+    folder.set_status("done")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    with contextlib.suppress(OSError):
+        WRITES[what](late)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    second.release()
+    first.release()
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith((".", "lock."))] == []
+
+
+def test_a_lock_is_never_there_without_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Lock.acquire(tmp_path)
+    monkeypatch.undo()
+    assert list(tmp_path.glob("lock.*")) == []
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None
+    mine.release()
+
+
+def test_file_systems_without_links_have_locks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None and Lock.acquire(tmp_path) is None
+    mine.check()
+    mine.release()
+
+
+@pytest.mark.parametrize(("hours", "alive"), [(-1, False), (0, True), (1, False)])
+def test_a_lock_of_another_machine_is_judged_by_the_file_systems_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, alive: bool
+) -> None:
+    """Whatever this machine's own clock says: it may be an hour behind."""
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None
+    mine._ended.set()
+    record = json.loads(mine.path.read_text())
+    mine.path.write_text(json.dumps({**record, "boot": "another", "host": "elsewhere"}))
+    beat = time.time() + 3600 * hours
+    os.utime(mine.path, (beat, beat))
+    real = time.time
+    module._offsets.clear()
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    assert (holder(tmp_path) is not None) == alive
+    taken = Lock.acquire(tmp_path)
+    assert (taken is None) == alive
+    if taken is not None:
+        taken.release()
+
+
+def test_a_holder_that_runs_here_keeps_its_lock_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None
+    os.utime(mine.path, (time.time() + 3600,) * 2)
+    assert holder(tmp_path) is not None and Lock.acquire(tmp_path) is None
+    mine.release()
