@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner import git, source
+from runner import data, git, source
 from runner.config import compose
 from runner.errors import UserError
 from runner.files import write_json
@@ -86,8 +86,7 @@ class Cell:
         """Where the cell stands: a status, or one of the words of :func:`folder_state`."""
         status = self.folder.status()["status"]
         if status in FINISHED:
-            same = self.folder.manifest().get("source") == self.source
-            return _finished_state(self.folder, status, outdated=not same)
+            return _finished_state(self.folder, status, self._outdated())
         return _unfinished_state(self.folder, status)
 
     def submit(self, again: bool = False) -> bool:
@@ -108,8 +107,7 @@ class Cell:
             return False
         with lock:
             finished = (status := self.folder.status()["status"]) in FINISHED
-            same = self.folder.manifest().get("source") == self.source
-            doubted = finished and _finished_state(self.folder, status, outdated=not same) != status
+            doubted = finished and _finished_state(self.folder, status, self._outdated()) != status
             if doubted:
                 self.supersede()
             elif finished and not again:
@@ -117,6 +115,10 @@ class Cell:
             else:
                 self._write(CellFolder(self.folder.path, lock))
         return self.submit() if doubted else True
+
+    def _outdated(self) -> bool:
+        made_by = self.folder.manifest()
+        return made_by.get("source") != self.source or data.changed(made_by.get("files") or {})
 
     def _write(self, folder: CellFolder) -> None:
         before = folder.manifest().get("source")
@@ -172,12 +174,13 @@ def folder_state(folder: CellFolder) -> str:
     """Where a cell stands, by its folder alone: a status, or what only shows from outside.
 
     ``damaged``: finished, but its evaluations are not as it wrote them · ``stale``: finished, but the source
-    code has changed since · ``running``: somebody works on it ·
+    code or a data file has changed since · ``running``: somebody works on it ·
     ``killed``: says that it runs, but nobody works on it.
     """
     status = folder.status()["status"]
     if status in FINISHED:
-        outdated = source.outdated(folder.manifest().get("sources") or {})
+        made_by = folder.manifest()
+        outdated = source.outdated(made_by.get("sources") or {}) or data.changed(made_by.get("files") or {})
         return _finished_state(folder, status, outdated)
     return _unfinished_state(folder, status)
 

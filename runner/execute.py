@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from runner import checkpoint, machine, source
+from runner import checkpoint, data, machine, source
 from runner.algorithm import Algorithm
 from runner.build import build_part
 from runner.clock import Clock
@@ -169,6 +169,7 @@ class CellRun:
         # Between submission and now, in a queue perhaps, the code may have been edited: what runs counts.
         sources = source.loaded_hashes(config)
         made_by = {"source": source.combined(sources), "sources": sources}
+        made_by["files"] = data.stamps(config)
         folder.update_manifest(machine.facts(self.device, workload) | made_by)
         self.logger = open_logger(config.get("log"))
         resumed = self._resume(workload)
@@ -267,8 +268,7 @@ class CellRun:
     def checkpoint(self) -> None:
         """Write the checkpoint, then say so in the status; a full disk is no reason to stop training."""
         self.folder.guard()
-        made_by = self.folder.manifest().get("source")
-        state = {"id": self.config["id"], "source": made_by, **checkpoint.snapshot(self.loop)}
+        state = {**self._origin(), **checkpoint.snapshot(self.loop)}
         try:
             checkpoint.save(self.folder.checkpoint_file, state, self.folder.stage)
             self.folder.set_status("running", **self._where(), **self._reached())
@@ -300,8 +300,7 @@ class CellRun:
 
     def _take_up(self) -> None:
         folder = self.folder
-        expected = {"id": self.config["id"], "source": folder.manifest().get("source")}
-        state = checkpoint.load(folder.checkpoint_file, self.device, expected)
+        state = checkpoint.load(folder.checkpoint_file, self.device, self._origin())
         try:
             rows = state["progress"]["rows"]
             checkpoint.restore(self.loop, state)
@@ -312,6 +311,11 @@ class CellRun:
             raise checkpoint.Unusable(f"of its {rows} evaluations {len(folder.evals())} are there")
         folder.keep_evals(rows)
         folder.update_manifest({"resumes": folder.manifest().get("resumes", 0) + 1})
+
+    def _origin(self) -> dict[str, Any]:
+        """What a checkpoint has to come from, if this cell is to go on from it."""
+        made_by = self.folder.manifest()
+        return {"id": self.config["id"], "source": made_by.get("source"), "data": made_by.get("data")}
 
     def _start_over(self, workload: Any, why: str) -> None:
         print(f"warning: {why}", file=sys.stderr, flush=True)

@@ -22,7 +22,10 @@ from runner.scheduler import Job
 from runner.values import FOLLOW_UPS
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
-AGAIN = {"stale": "again: the source has changed", "damaged": "again: its evaluations are damaged"}
+AGAIN = {
+    "stale": "again: source or data have changed",
+    "damaged": "again: its evaluations are damaged",
+}
 CHECKED_AHEAD = 64  # override lists that are composed before the second cell is drawn
 
 

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from runner import source
+from runner import data, source
 from runner.errors import UserError, nearest
 from runner.files import UNREADABLE
 from runner.launch import Launch, launches
@@ -38,6 +38,7 @@ PENDING: Record = {"status": "pending"}
 _FINISHED = re.compile(rb'\{\n "status": "(done|diverged)"')
 _EVALS_BYTES = re.compile(rb'^ "evals_bytes": (\d+)', re.MULTILINE)
 _EVALS_MADE = re.compile(rb'^  "evals": [1-9]', re.MULTILINE)  # a summary of before there were digests
+_FILES = re.compile(rb'^ "files": (\{.*?^ \})', re.MULTILINE | re.DOTALL)
 _SOURCE = re.compile(rb'^ "source": "(\w+)"', re.MULTILINE)
 _NAME = re.compile(r"(?P<names>.+)\.s(?P<study>\d+)\.t(?P<trial>\d+)\.(?P<id>[^.]+)")
 
@@ -267,23 +268,26 @@ def duration(seconds: float) -> str:
 
 
 class _Outdated:
-    """Whether the source has changed since a cell was trained; asked once for each state of the source."""
+    """Whether source or data have changed since a cell was trained; asked once for each state of them."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, bool] = {}
+        self._known: dict[tuple[bytes, bytes], bool] = {}
 
     def __call__(self, path: str) -> bool:
         text = _read(f"{path}/manifest.json")
         found = _SOURCE.search(text)
         if found is None:
             return _outdated(text)
-        if found[1] not in self._known:
-            self._known[found[1]] = _outdated(text)
-        return self._known[found[1]]
+        files = _FILES.search(text)
+        key = found[1], files[1] if files is not None else b""
+        if key not in self._known:
+            self._known[key] = _outdated(text)
+        return self._known[key]
 
 
 def _outdated(manifest: bytes) -> bool:
-    return source.outdated((_parsed(manifest) or {}).get("sources") or {})
+    made_by = _parsed(manifest) or {}
+    return source.outdated(made_by.get("sources") or {}) or data.changed(made_by.get("files") or {})
 
 
 def _names(experiment: Path) -> list[str]:

@@ -19,7 +19,7 @@ from runner.scoring.complete import blocks, holes, ranges
 from runner.survey import DOUBTED, FAILED, LEFT, Seen, View, look
 
 NAMED = 2  # cells of a kind that are named
-STALE = "stale, trained by other source than today's"
+STALE = "stale, trained by other source or data than today's"
 COMMANDS = 8  # that are printed
 COUNTS = ("study", "trial")
 NOT_FILLING = ("dry_run", "then")

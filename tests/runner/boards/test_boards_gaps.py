@@ -130,7 +130,7 @@ def test_cells_in_every_state(tmp_path: Path, capsys: Capture, state: str) -> No
     said = scored(capsys, folder)
     assert said.lines[0] == f"incomplete: of 6 cells 2 {state}"
     (line,) = ends(said)
-    why = ", trained by other source than today's" if state == "stale" else ""
+    why = ", trained by other source or data than today's" if state == "stale" else ""
     assert line.startswith(
         f"2 {state}{why} (digits · b · study 1 · trial 0, digits · b · study 2 · trial 0): "
     )
