@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import one_line
 from runner.logs import FAULTS, Logger, warn
 from runner.logs.reach import bounded, logged_in, reachable
-from runner.records import FINISHED, CellFolder
+from runner.records import ENDED, CellFolder
 
 if TYPE_CHECKING:
     import wandb
@@ -264,7 +264,7 @@ def _close(run: wandb.Run, summary: Mapping[str, Any]) -> None:
     run.summary.update(dict(summary))
     if summary.get("status") == "preempted" and not run.offline:
         run.mark_preempting()
-    run.finish(exit_code=0 if summary.get("status") in FINISHED else 1)
+    run.finish(exit_code=0 if summary.get("status") in ENDED else 1)
 
 
 def _uploaded(folder: Path) -> bool:
