@@ -37,6 +37,13 @@ class Algorithm:
     def setup(self, task: Task) -> None:
         """Prepare for ``task``; charged. Runs again, from the same seed, before a resume."""
 
+    def cycle(self, info: Info) -> int:
+        """Steps until it has done all that it does now and then; an evaluation a step where ``uses_metrics``.
+
+        Asked behind :meth:`setup`, by checks and tests, which train at least that long where they can.
+        """
+        return 0
+
     def step(self, task: Task) -> Tensor:
         """Draw at least one training row and update the model; returns the training loss, detached, 0-d."""
         raise NotImplementedError
@@ -77,8 +84,8 @@ class Part:
     evaluation, charged · ``map_evaluated(task, trained)`` changes in place the weights that are evaluated,
     whichever they are; ``trained`` are copies of those that train · ``broken_promise(task, trained)`` says
     how the evaluated weights break what the part promises of them, or None · ``observe(metrics)`` needs
-    ``uses_metrics = True`` · ``report()`` gives scalars to log · ``state_dict/load_state_dict`` hold all that
-    training changes.
+    ``uses_metrics = True`` · ``cycle(info)`` gives the steps until it has done all that it does now and
+    then · ``report()`` gives scalars to log · ``state_dict/load_state_dict`` hold all that training changes.
     """
 
     syncs_every: ClassVar[int] = 0

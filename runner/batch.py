@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -97,3 +98,8 @@ class Info:
     def steps_at_default_batch(self) -> int:
         """Steps that the budget allows at the default batch size (rounded up)."""
         return -(-self.budget_samples // self.batch_size)
+
+    @staticmethod
+    def steps_to_see(share: float) -> int:
+        """Steps of the shortest run of which one lies within the first ``share`` of the budget."""
+        return math.floor(1 / share) + 1 if share > 0 else 0

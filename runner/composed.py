@@ -116,6 +116,10 @@ class Composed(Algorithm):
         if hasattr(self._average, "setup"):
             self._average.setup(task)  # pyright: ignore[reportOptionalMemberAccess]  it starts at the present weights
 
+    def cycle(self, info: Info) -> int:
+        """The longest of the parts'."""
+        return max((p.cycle(info) for _, p in self._named_parts() if hasattr(p, "cycle")), default=0)
+
     def _bind(self, task: Task) -> None:
         # Everything a step calls, looked up once.
         single = self.single

@@ -60,6 +60,10 @@ class MESA:
         """Needs logits."""
         return f"compares softmaxes of logits; {NO_CLASSES}" if info.task == "regression" else None
 
+    def cycle(self, info: Info) -> int:
+        """One step without the teacher, and those with it."""
+        return info.steps_to_see(self.start)
+
     def setup(self, task: Task) -> None:
         """The teacher begins as a copy of the network."""
         self.teacher = task.spawn(name="mesa teacher")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,10 @@ class SAF:
             if info.task == "lm"
             else None
         )
+
+    def cycle(self, info: Info) -> int:
+        """Until the first epoch of the season is over."""
+        return math.ceil((self.start + 2) * info.num_train / info.batch_size)
 
     def setup(self, task: Task) -> None:
         """Make room for the logits of every row."""

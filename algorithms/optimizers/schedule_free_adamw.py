@@ -11,6 +11,7 @@ from torch import Tensor
 
 from algorithms.optimizers._base import Base, plain
 from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
+from runner.batch import Info
 from runner.task import Task
 
 
@@ -108,6 +109,10 @@ class ScheduleFreeAdamW(Base):
                "weight_lr_power": weight_lr_power, "warmup": warmup}  # fmt: skip
         counters = {"k": 0, "lr_max": 0.0, "weight_sum": 0.0, "averaged": False}
         super().__init__(params, own | counters)
+
+    def cycle(self, info: Info) -> int:
+        """One step of the warm-up, and those behind it."""
+        return info.steps_to_see(self.warmup)
 
     def setup(self, task: Task) -> None:
         """Learn from ``task`` how much of the budget is gone, for the warm-up."""

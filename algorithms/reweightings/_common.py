@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.batch import Batch
+from runner.batch import Batch, Info
 from runner.task import Task
 
 SPREAD = 1e-6  # least spread of the losses that counts as one
@@ -36,6 +36,10 @@ class ByPlace:
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), got {warmup}")
         self.r, self.warmup = r, warmup
+
+    def cycle(self, info: Info) -> int:
+        """One step of the warm-up, and those behind it."""
+        return info.steps_to_see(self.warmup)
 
     def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
         """Weights, (B,), that sum to B, from the rows' losses, (B,)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from runner.batch import Batch
+from runner.batch import Batch, Info
 from runner.norm import batch_norms, frozen_statistics
 from runner.task import Task
 
@@ -99,6 +99,10 @@ class BORep:
         self._norms = batch_norms(task.model)
         self._last: Batch | None = None
         self.steps = 0
+
+    def cycle(self, info: Info) -> int:
+        """Until a step with updated weights."""
+        return self.inner + 1
 
     def __call__(self, task: Task, batch: Batch, losses: Tensor) -> Tensor:
         """Weights, (B,), in [0, 1]."""

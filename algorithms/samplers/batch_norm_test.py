@@ -68,6 +68,10 @@ class BatchNormTest:
         """Needs a model whose rows have gradients of their own."""
         return "batch norm mixes rows: they have no gradients of their own" if info.has_batchnorm else None
 
+    def cycle(self, info: Info) -> int:
+        """Until the batch that a test has sized."""
+        return self.every + 1
+
     def setup(self, task: Task) -> None:
         """Start with the first batch size, within what there is."""
         self._cap = task.data.n if self.most is None else min(int(self.most), task.data.n)

@@ -70,6 +70,10 @@ class AccelAT:
         """Needs an accuracy."""
         return f"follows the validation accuracy; {NO_CLASSES}" if info.task == "regression" else None
 
+    def cycle(self, info: Info) -> int:
+        """Until an epoch in which the rate may drop."""
+        return max(self.window + 2, self.patience) + 2
+
     def __call__(self, progress: float) -> float:
         """Multiplier of every base learning rate."""
         self.trained = True

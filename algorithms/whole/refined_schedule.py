@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,10 @@ class RefinedSchedule(Algorithm):
         self._beginning = copy.deepcopy(self.inner.state_dict())
         steps = max(1, int(self.first * task.info.steps_at_default_batch))
         self.syncs_every = min(self.inner.syncs_every or steps, steps)
+
+    def cycle(self, info: Info) -> int:
+        """The parts', in either run."""
+        return math.ceil(self.inner.cycle(info) / min(self.first, 1 - self.first))
 
     def step(self, task: Task) -> Tensor:
         """A step of the run that it is the turn of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,6 +87,11 @@ class UsefulUpsample(Algorithm):
         self.second = 2 * self.first <= task.info.budget_samples
         steps = max(1, self.first // task.data.batch_size)  # it waits when it clusters, once
         self.syncs_every = min(self.inner.syncs_every or steps, steps)
+
+    def cycle(self, info: Info) -> int:
+        """Twice the shortest separating run, without which there is no second; and the parts' in either."""
+        shortest = math.ceil(2 * LEAST_EPOCHS * info.num_train / info.batch_size)
+        return max(shortest, 2 * self.inner.cycle(info))
 
     def step(self, task: Task) -> Tensor:
         """A step of the run that it is the turn of."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from runner.check.modules import fresh_modules
 from runner.check.trial import Pieces, Trial, build, train
 
 SHORT = 20  # steps: more than an epoch of breast_cancer
+MOST = 200  # steps of a short run that is past all that an algorithm does now and then
 LONG = 60  # steps: enough to see the loss fall
 BATCH = 32  # rows a step, at most
 EVAL_EVERY = 8  # steps between evaluations of an ordinary short run
@@ -69,9 +71,14 @@ class Subject:
         """A fresh instance."""
         return build_part("algorithm", self.algorithm, prefix="")
 
-    def pieces(self, steps: int = SHORT, warmup: int = 0, setup: bool = True, **changes: Any) -> Pieces:
-        """A fresh cell with a budget of ``steps`` steps, and with ``changes`` to its workload."""
-        workload = {**self._small_batches, "budget_samples": self.budget(steps), **changes}
+    def pieces(self, steps: int | None = None, warmup: int = 0, setup: bool = True, **changes: Any) -> Pieces:
+        """A fresh cell with a budget of ``steps`` steps, and with ``changes`` to its workload.
+
+        By default a short run: of :data:`SHORT` steps, or past all that the algorithm does now and then,
+        unless that is too long (epochs of a larger workload): there are workloads with fewer rows.
+        """
+        budget = max(self.budget(SHORT), self._pace[1]) if steps is None else self.budget(steps)
+        workload = {**self._small_batches, "budget_samples": budget, **changes}
         return build(
             self.build_algorithm,
             workload,
@@ -81,15 +88,18 @@ class Subject:
             setup=setup,
         )
 
-    def train(self, steps: int = SHORT, warmup: int = 0, precision: str | None = None, **watch: Any) -> Trial:
+    def train(
+        self, steps: int | None = None, warmup: int = 0, precision: str | None = None, **watch: Any
+    ) -> Trial:
         """A fresh run in a process as good as new; ``watch`` as in :func:`runner.check.trial.train`."""
         changes: dict[str, Any] = {} if precision is None else {"precision": precision}
         with self.fresh():
             return self.train_here(self.pieces(steps, warmup, **changes), **watch)
 
-    def train_here(self, pieces: Pieces, eval_every: int = EVAL_EVERY, **watch: Any) -> Trial:
-        """Train ``pieces`` in the process as it is, evaluating every so many steps."""
-        return train(pieces, eval_every=eval_every * self.rows, **watch)
+    def train_here(self, pieces: Pieces, eval_every: int | None = None, **watch: Any) -> Trial:
+        """Train ``pieces`` in the process as it is, evaluating every so many steps (each, if it steers)."""
+        every = eval_every or (1 if pieces.algorithm.uses_metrics else EVAL_EVERY)
+        return train(pieces, eval_every=every * self.rows, **watch)
 
     def budget(self, steps: int) -> int:
         """Rows of ``steps`` default batches; fewer steps where one draws far more rows than that."""
@@ -122,16 +132,24 @@ class Subject:
         """The algorithm's reason not to run on this workload."""
         return self.build_algorithm().compatible(self.info)
 
-    @functools.cached_property
+    @property
     def rows(self) -> int:
         """Rows that a step draws: at least the default batch, or what the second step does."""
+        return self._pace[0]
+
+    @functools.cached_property
+    def _pace(self) -> tuple[int, int]:
+        """Rows of a step, and of a run that is past all that the algorithm does now and then."""
         with self.fresh():
             workload = self._small_batches
             pieces = build(self.build_algorithm, workload, device=self.device, data_dir=self.data_dir)
-            pieces.algorithm.step(pieces.task)
-            first = pieces.task.cost.drawn
-            pieces.algorithm.step(pieces.task)
-        return max(workload["batch_size"], pieces.task.cost.drawn - first)
+            task, algorithm = pieces.task, pieces.algorithm
+            left = 1 - task.cost.drawn / task.info.budget_samples  # set-up may have a share of the budget
+            algorithm.step(task)
+            first = task.cost.drawn
+            algorithm.step(task)
+        rows, cycle = max(workload["batch_size"], task.cost.drawn - first), algorithm.cycle(task.info)
+        return rows, math.ceil(rows * cycle / left) if cycle <= MOST else 0
 
     @property
     def _small_batches(self) -> dict[str, Any]:
