@@ -21,9 +21,10 @@ from runner.modes import Modes, has_modes
 from runner.task import Task
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
+SUBTASKS = "sub-tasks"
 SEVERAL = ("transform", "wrapper")
 KINDS = (
-    "surgery", "groups", "schedule", "sampler", "loss", "objective", "reweighting", "estimator",
+    "surgery", "groups", "schedule", "loss", "sampler", "objective", "reweighting", "estimator",
     "transform", "wrapper", "optimizer", "average",
 )  # fmt: skip
 
@@ -104,15 +105,26 @@ class Composed(Algorithm):
                 part.setup(task)
         self._bind(task)
 
+    def beginning(self, task: Task) -> dict[str, Any]:
+        """States of parts and sub-tasks, copied behind :meth:`setup` for :meth:`restart` to go back to."""
+        return copy.deepcopy(self.state_dict() | {SUBTASKS: task.subtasks_state()})
+
     def restart(self, task: Task, beginning: Mapping[str, Any]) -> None:
-        """Begin a second phase: new initial weights, and every part as it was set up.
+        """Begin a second phase: new initial weights, and every part as it was set up, its sub-tasks too.
+
+        A part that starts at the present weights has a ``restart(task)``, which is called last; an average
+        is set up again.
 
         Args:
             task: the cell's.
-            beginning: a deep copy of :meth:`state_dict`, from right behind :meth:`setup`.
+            beginning: what :meth:`beginning` gave.
         """
         task.reset_model()
         self.load_state_dict(copy.deepcopy(dict(beginning)))
+        task.load_subtasks_state(beginning.get(SUBTASKS, {}))
+        for _, part in self._named_parts():
+            if hasattr(part, "restart"):
+                part.restart(task)
         if hasattr(self._average, "setup"):
             self._average.setup(task)  # pyright: ignore[reportOptionalMemberAccess]  it starts at the present weights
 

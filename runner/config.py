@@ -133,6 +133,7 @@ def _place(config: dict[str, Any], budget_factor: float) -> None:
     if budget_factor != 1:
         workload["budget_samples"] = _scaled_budget(workload["budget_samples"], budget_factor)
         limit = None if limit is None else limit * budget_factor
+    _require_a_batch(workload["batch_size"], workload["budget_samples"])
     config["max_seconds"] = limit if config["max_seconds"] is None else config["max_seconds"]
 
 
@@ -141,6 +142,13 @@ def _scaled_budget(samples: int, factor: float) -> int:
     if scaled < 1:
         raise UserError(f"ruleset.budget_factor: got {factor}, which leaves no sample of {samples:,}")
     return scaled
+
+
+def _require_a_batch(rows: int, budget: int) -> None:
+    if rows > budget:
+        raise UserError(
+            f"workload.budget_samples must be at least one batch, workload.batch_size={rows}, got {budget}"
+        )
 
 
 def free_cores() -> int:

@@ -218,5 +218,8 @@ def outcome(status: dict[str, Any]) -> str:
     sign = "≤" if s["minimize"] else "≥"
     goal = f"{s['metric']} {sign} {s['target']:g}"
     if not s["hit"]:
-        return f"missed {goal} in {spent}"
+        past = s.get("rows_past_budget")
+        return f"missed {goal} in {spent}" + (
+            f"; {past:,} rows past the budget, no hit counts" if past else ""
+        )
     return f"hit {goal} at {s['samples_to_target']:,.0f} samples, {s['seconds_to_target']:.1f} s"

@@ -388,6 +388,8 @@ def summarise(loop: Loop, ended: str, compile_seconds: float) -> dict[str, Any]:
         **{f"cost/{k}": v for k, v in cost.state_dict().items() if k not in ("drawn", "steps")},
         **{f"clock/{account}": seconds for account, seconds in clock.accounts.items()},
     }
+    if loop.past_budget:
+        summary["rows_past_budget"] = cost.drawn - info.budget_samples  # where no hit counts
     if hit is not None:
         summary |= {f"{unit}_to_target": hit[unit] for unit in AT_A_HIT}
         summary[f"test/{info.metric}_at_target"] = hit.get(f"test/{info.metric}")

@@ -165,6 +165,12 @@ class Loop:
             at = min(at, self.clock.charged_until(self.plan.max_seconds))
         self.alarm.at = 0.0 if self.alarm.preempted else at
 
+    @property
+    def past_budget(self) -> bool:
+        """Whether training is a batch or more past the budget, where rivals were cut off: no hit counts."""
+        info = self.task.info
+        return self.task.cost.drawn >= info.budget_samples + info.batch_size
+
     # -- evaluation --------------------------------------------------------------------------------
 
     def _evaluate(self, stopped: str | None) -> str | None:
@@ -182,7 +188,7 @@ class Loop:
         if stopped in (None, "budget") and fault is not None:
             stopped = "diverged"
         row = self._row(metrics, train_loss)
-        if reached and progress.hit is None and stopped != "diverged":
+        if reached and progress.hit is None and stopped != "diverged" and not self.past_budget:
             progress.hit = row
         if progress.hit is row and plan.stop_at_target:
             stopped = "target"

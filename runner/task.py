@@ -285,9 +285,17 @@ class Task:
             "aux": {name: stream.state_dict() for name, stream in self.aux.items()},
             "generators": {name: g.get_state() for name, g in self._generators.items()}
             | self._pending["generators"],
-            "children": {name: child.state_dict() for name, child in self._children.items()}
-            | self._pending["children"],
+            "children": self.subtasks_state() | self._pending["children"],
         }
+
+    def subtasks_state(self) -> dict[str, Any]:
+        """The states of the sub-tasks there are, by name."""
+        return {name: child.state_dict() for name, child in self._children.items()}
+
+    def load_subtasks_state(self, state: Mapping[str, Any]) -> None:
+        """Put those sub-tasks back to where :meth:`subtasks_state` was taken."""
+        for name, of_child in state.items():
+            self._children[name].load_state_dict(of_child)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken.

@@ -76,6 +76,12 @@ class MESA:
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.steps = 0
 
+    @torch.no_grad()
+    def restart(self, task: Task) -> None:
+        """The teacher of a second phase begins as a copy of the network of that."""
+        for mine, its in (*self._averaged, *self._copied):
+            mine.copy_(its)
+
     def __call__(self, task: Task, batch: Batch) -> Tensor:
         """The rows' losses, (B,), in nats."""
         outputs = task.outputs(batch)

@@ -37,8 +37,9 @@ class RhoLoss:
     Deviations: the holdout rows come from the stream ``holdout`` where there is one, else the share
         ``holdout`` of the training rows is taken and never trained on, at the price of a copy of the others.
         The holdout model has the network's size and a share of the budget, where the paper stops it at its
-        lowest loss. Losses are the workload's own, whatever is trained on. As in the code candidates are
-        scored in training mode, by the statistics of the large batch; but the running ones do not move.
+        lowest loss. Losses are those of the loss in force, for the holdout model too, without a penalty on
+        weights; under an objective the workload's own. As in the code candidates are scored in training
+        mode, by the statistics of the large batch; but the running ones do not move.
 
     Args:
         select: share of the candidates that is trained on, in (0, 1].
@@ -74,6 +75,7 @@ class RhoLoss:
             out, rest = self._deal(task)
             rows, self._source = _only(task, ids, out, "holdout"), _only(task, ids, rest, "rest")
         holdout = task.spawn(data=rows, name="rho_loss holdout")
+        holdout.loss = task.loss
         steps = max(1, round(self.fit * task.info.budget_samples / data.batch_size))
         fit(holdout, steps, self.fit_lr)
         self.irreducible = torch.zeros(int(ids.max()) + 1, device=ids.device)
@@ -133,7 +135,7 @@ def score(task: Task, data: Stream) -> Tensor:
 
 
 def _losses(task: Task, batch: Batch) -> Tensor:
-    return task.kind.rows(task.outputs(batch), batch.y, task.own_loss)
+    return task.losses_of(task.outputs(batch), batch)
 
 
 def _only(task: Task, ids: Tensor, positions: Tensor, name: str) -> Stream:

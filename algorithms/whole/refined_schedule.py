@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -90,7 +89,7 @@ class RefinedSchedule(Algorithm):
     def setup(self, task: Task) -> None:
         """Set the parts up, and remember what they begin with."""
         self.inner.setup(task)
-        self._beginning = copy.deepcopy(self.inner.state_dict())
+        self._beginning = self.inner.beginning(task)
         steps = max(1, int(self.first * task.info.steps_at_default_batch))
         self.syncs_every = min(self.inner.syncs_every or steps, steps)
 

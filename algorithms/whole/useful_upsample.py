@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -82,7 +81,7 @@ class UsefulUpsample(Algorithm):
     def setup(self, task: Task) -> None:
         """Set the parts up, and remember what they begin with."""
         self.inner.setup(task)
-        self._beginning = copy.deepcopy(self.inner.state_dict())
+        self._beginning = self.inner.beginning(task)
         self.first = max(LEAST_EPOCHS * task.data.n, round(self.separate * task.info.budget_samples))
         self.second = 2 * self.first <= task.info.budget_samples
         steps = max(1, self.first // task.data.batch_size)  # it waits when it clusters, once
@@ -161,8 +160,10 @@ class UsefulUpsample(Algorithm):
 def predictions(task: Task) -> tuple[Tensor, Tensor]:
     """Logits, (n, C), and losses, (n,), of all training rows in evaluation mode, without augmentation.
 
+    Both are as the loss in force reads the outputs: the logits are those that an evaluation sees.
     The forward passes are charged; the rows, which nothing is trained on, do not count as drawn.
     """
+    predict = getattr(task.loss, "predict", None)
     rows = task.data.clone("useful")
     rows.cost = Cost()
     modes = [(module, module.training) for module in task.model.modules()]
@@ -170,8 +171,8 @@ def predictions(task: Task) -> tuple[Tensor, Tensor]:
     logits, losses = [], []
     for chunk in rows.all().chunks(CHUNK):
         outputs = task.outputs(chunk)
-        logits.append(logits_of(outputs))
-        losses.append(task.kind.rows(outputs, chunk.y, task.own_loss))
+        losses.append(task.losses_of(outputs, chunk))
+        logits.append(logits_of(outputs if predict is None else task.kind.predict(outputs, predict)))
     for module, training in modes:
         module.training = training
     return torch.cat(logits), torch.cat(losses)

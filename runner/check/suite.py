@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from runner.check import bounds, cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
+from runner.check import bounds, budget, cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
 from runner.check.result import Result, failed, not_applicable
 from runner.check.subject import Subject
 from runner.errors import one_line
@@ -30,6 +30,7 @@ CHECKS: dict[str, Check] = {
     "bf16": learning.check_bf16,
     "syncs": syncs.check_syncs,
     "cost": costs.check_cost,
+    "budget": budget.check_budget,
     "splits": fairness.check_splits,
     "clock": fairness.check_clock,
 }

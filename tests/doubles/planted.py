@@ -177,6 +177,24 @@ class Entropy:
 
 
 @card()
+class Hoards:
+    """Three hundred batches a step: the step that reaches the budget goes far past it."""
+
+    def __call__(self, task: Task) -> Batch:
+        return task.data.next(300 * task.info.batch_size)
+
+
+@card()
+class Stretches:
+    """One large batch just before the budget is spent."""
+
+    def __call__(self, task: Task) -> Batch:
+        size = task.info.batch_size
+        last = task.cost.drawn + size >= task.info.budget_samples
+        return task.data.next(5 * size if last else size)
+
+
+@card()
 class ReadsLoss:
     """Waits for the loss."""
 

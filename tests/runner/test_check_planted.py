@@ -47,6 +47,8 @@ PLANTED = [
     ("optimizer", "Fragile", "bf16", ""),
     ("estimator", "ReadsLoss", "syncs", ""),
     ("estimator", "Peeks", "cost", ""),
+    ("sampler", "Hoards", "budget", ""),
+    ("sampler", "Stretches", "budget", ""),
     ("transform", "Digs", "splits", ""),
     ("transform", "Spies", "splits", ""),
     ("transform", "Watches", "clock", ""),

@@ -321,3 +321,11 @@ def test_a_value_outside_a_parts_own_bounds_is_refused(tmp_path: Path) -> None:
         compose(["algorithm=damped", "algorithm.optimizer.dampening=0.9"], [tmp_path])
     config = compose(["algorithm=damped", "algorithm.optimizer.dampening=0.4"], [tmp_path])
     assert "bounds" not in config["algorithm"]["optimizer"]
+
+
+def test_a_batch_that_is_larger_than_the_budget_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"budget_samples must be at least one batch, workload\.batch_size=1000, got 33"
+    ):
+        compose(["workload=digits", "workload.batch_size=1000", "workload.budget_samples=33"])
+    assert compose(["workload=digits", "workload.batch_size=33", "workload.budget_samples=33"])

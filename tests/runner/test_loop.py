@@ -16,6 +16,7 @@ from runner.batch import Info
 from runner.clock import Clock
 from runner.cost import Cost
 from runner.errors import Diverged
+from runner.execute import summarise
 from runner.loop import Loop, Plan, Unsound, hits
 from runner.stream import Stream
 from runner.task import Task
@@ -94,6 +95,26 @@ def test_evaluations_lie_on_the_grid_of_trained_samples() -> None:
     assert [row["drawn"] for row in log.rows] == [0, 12, 20, 32, 40]
     assert [row["validation/score"] for row in log.rows] == [0, 3, 5, 8, 10]
     assert [row["train/loss"] for row in log.rows[1:]] == [2, 4.5, 7, 9.5]  # means over each segment
+
+
+@pytest.mark.parametrize(
+    ("size", "drawn", "hit"), [(4, 40, True), (14, 42, True), (22, 44, False), (300, 300, False)]
+)
+def test_a_hit_a_batch_or_more_past_the_budget_does_not_count(size: int, drawn: int, hit: bool) -> None:
+    loop, log = make(
+        Counting(size=size), target=math.ceil(40 / size), stop_at_target=False
+    )  # by the last step
+    loop.run()
+    assert log.rows[-1]["drawn"] == drawn
+    assert (loop.progress.hit is log.rows[-1]) == hit
+    assert loop.past_budget != hit
+    assert summarise(loop, "budget", 0.0).get("rows_past_budget") == (None if hit else drawn - 40)
+
+
+def test_a_hit_within_the_budget_counts_whatever_comes_behind() -> None:
+    loop, log = make(Counting(size=15), budget=50, target=1, stop_at_target=False)
+    loop.run()
+    assert loop.past_budget and loop.progress.hit is log.rows[1]
 
 
 def test_a_batch_size_that_jumps_over_grid_points_skips_them() -> None:
