@@ -24,7 +24,7 @@ Spec = Mapping[str, Any] | Callable[..., Any] | None
 SUBTASKS = "sub-tasks"
 SEVERAL = ("transform", "wrapper")
 KINDS = (
-    "surgery", "groups", "schedule", "loss", "sampler", "objective", "reweighting", "estimator",
+    "surgery", "groups", "schedule", "sampler", "loss", "objective", "reweighting", "estimator",
     "transform", "wrapper", "optimizer", "average",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -75,7 +76,9 @@ class RhoLoss:
             out, rest = self._deal(task)
             rows, self._source = _only(task, ids, out, "holdout"), _only(task, ids, rest, "rest")
         holdout = task.spawn(data=rows, name="rho_loss holdout")
-        holdout.loss = task.loss
+        holdout.loss = copy.deepcopy(task.loss)  # whose own set-up comes behind a sampler's
+        if hasattr(holdout.loss, "setup"):
+            holdout.loss.setup(holdout)  # pyright: ignore[reportOptionalMemberAccess]
         steps = max(1, round(self.fit * task.info.budget_samples / data.batch_size))
         fit(holdout, steps, self.fit_lr)
         self.irreducible = torch.zeros(int(ids.max()) + 1, device=ids.device)

@@ -31,12 +31,17 @@ def test_rho_loss_selects_by_the_loss_in_force() -> None:
     assert accuracy("algorithm/sampler=rho_loss", "algorithm/loss=spherical_softmax") > 0.8  # chance is 0.1
 
 
+def test_a_loss_with_a_penalty_is_set_up_for_the_holdout_model() -> None:
+    tried = subject(compose(["workload=digits", "algorithm/sampler=rho_loss", "algorithm/loss=l2_svm"]), [])
+    assert tried.train(16).ended == "budget"
+
+
 def test_the_holdout_model_has_the_loss_in_force() -> None:
     task, loss = classification(), SphericalSoftmax()
     algorithm = Composed({"_target_": "torch.optim.SGD", "lr": 0.1}, loss=lambda: loss, sampler=RhoLoss)
     algorithm.setup(task)
     holdout = task._children["rho_loss holdout"]
-    assert holdout.loss is loss
+    assert isinstance(holdout.loss, SphericalSoftmax)
     rows = task.data.all()
     with torch.no_grad():
         wanted = loss(holdout.model(rows.x).float(), rows.y)
