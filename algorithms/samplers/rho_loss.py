@@ -78,7 +78,7 @@ class RhoLoss:
         holdout = task.spawn(data=rows, name="rho_loss holdout")
         holdout.loss = copy.deepcopy(task.loss)  # whose own set-up comes behind a sampler's
         if hasattr(holdout.loss, "setup"):
-            holdout.loss.setup(holdout)  # pyright: ignore[reportOptionalMemberAccess]
+            holdout.loss.setup(holdout)  # pyright: ignore
         steps = max(1, round(self.fit * task.info.budget_samples / data.batch_size))
         fit(holdout, steps, self.fit_lr)
         self.irreducible = torch.zeros(int(ids.max()) + 1, device=ids.device)
