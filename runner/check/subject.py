@@ -132,7 +132,7 @@ class Subject:
         """The algorithm's reason not to run on this workload."""
         return self.build_algorithm().compatible(self.info)
 
-    @property
+    @functools.cached_property
     def rows(self) -> int:
         """Rows that a step draws: at least the default batch, or what the second step does."""
         return self._pace[0]
