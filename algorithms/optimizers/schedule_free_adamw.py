@@ -112,7 +112,7 @@ class ScheduleFreeAdamW(Base):
 
     def cycle(self, info: Info) -> int:
         """One step of the warm-up, and those behind it."""
-        return info.steps_to_see(self.warmup)
+        return info.steps_to_see(self.param_groups[0]["warmup"])
 
     def setup(self, task: Task) -> None:
         """Learn from ``task`` how much of the budget is gone, for the warm-up."""
