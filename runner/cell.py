@@ -14,7 +14,7 @@ from typing import Any
 from runner import data, git, source
 from runner.config import compose
 from runner.errors import UserError
-from runner.files import write_json
+from runner.files import read_json, write_json
 from runner.labels import UNNAMED, slug
 from runner.lock import Lock, holder, sweep
 from runner.overrides import cell_overrides
@@ -83,11 +83,25 @@ class Cell:
         return f"{c['workload_label']} · {c['label']} · study {c['study']} · trial {c['trial']}"
 
     def state(self) -> str:
-        """Where the cell stands: a status, or one of the words of :func:`folder_state`."""
+        """Where the cell stands: a status, or one of the words of :func:`folder_state`.
+
+        Raises:
+            UserError: where its folder is that of another label, spelled alike.
+        """
+        self._refuse_other_label()
         status = self.folder.status()["status"]
         if status in FINISHED:
             return _finished_state(self.folder, status, self._outdated())
         return _unfinished_state(self.folder, status)
+
+    def _refuse_other_label(self) -> None:
+        card = read_json(self.folder.path / "cell.json") or {}
+        there = [card.get(key, self.config[key]) for key in ("workload_label", "label")]
+        if there != [self.config["workload_label"], self.config["label"]]:
+            raise UserError(
+                f"{self.folder.path} is the folder of {there[0]} · {there[1]}, and would be of "
+                f"{self.config['workload_label']} · {self.config['label']}: use other letters"
+            )
 
     def submit(self, again: bool = False) -> bool:
         """Write the folder that a worker needs; a stale or damaged result moves to ``superseded/`` first.

@@ -144,10 +144,11 @@ def _write(path: Path, found: Iterable[tuple[str, Comparison]]) -> None:
     import pandas as pd
 
     from runner.files import write_text
+    from runner.tables import csv_text
 
     frame = pd.concat([rows_of(one).assign(board=title) for title, one in found], ignore_index=True)
     try:
-        write_text(path, frame.to_csv(index=False))
+        write_text(path, csv_text(frame))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 

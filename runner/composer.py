@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from runner import presets, values
 from runner.errors import UserError
-from runner.overrides import is_listed, name_of
+from runner.overrides import bare, is_listed, name_of
 from runner.paths import CONF, settled
 
 AUTO = "auto"  # a workload's target: the one in conf/targets
@@ -143,8 +143,9 @@ class Composer:
     def _files(self, groups: tuple[str, ...]) -> Files:
         cfg = self._loader.load_configuration("config", list(groups), RunMode.RUN, from_shell=False)
         choices = {k: str(v) for k, v in cfg.hydra.runtime.choices.items() if not str(k).startswith("hydra")}
+        choices = {group: bare(choice) for group, choice in choices.items()}
         # Hydra leaves out lists: algorithm/transform=[clip_norm,perpgrad].
-        choices |= {name_of(o): o.partition("=")[2] for o in groups if is_listed(o)}
+        choices |= {name_of(o): bare(o.partition("=")[2]) for o in groups if is_listed(o)}
         with open_dict(cfg):
             del cfg["hydra"]
         table = self._repository.targets.get(f"targets/{choices.get('targets')}", {})
@@ -276,7 +277,7 @@ class _Remembering(ConfigRepository):
         if isinstance(config, DictConfig) and "values" in config:
             table = OmegaConf.to_container(config.pop("values"), resolve=True)
             assert isinstance(table, dict)
-            self.targets[config_path] = {str(key): entry for key, entry in table.items()}
+            self.targets[bare(config_path)] = {str(key): entry for key, entry in table.items()}
         return result
 
 

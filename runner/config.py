@@ -70,6 +70,7 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     """Resolve, check, label and complete a config."""
     config, files = using.config(overrides)
     default = using.baseline(overrides, files)
+    removed = [key for key in values.removed(config, default) if not resources.is_need(key)]
     needs = resources.take(config, default)
     values.check_targets(config, files.choices)
     for part in ("algorithm", "workload"):
@@ -77,11 +78,14 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     values.check(config, default)
     values.check_spaces(config, default)
     logs.check(config.get("log"))
-    changed = values.changed(config, default)
+    for part in ("algorithm", "workload"):
+        values.keep_numbers(config[part], default[part])
+    changed = values.changed(config, default) | dict.fromkeys(removed)
     preset = using.preset_choices(using.split(overrides)[0], files)
     given = using.given(overrides)
     pinned = _set_trial(config, given.keys() | changed.keys())
-    config["label"] = config["label"] or labels.algorithm_label(files.choices, preset, changed | pinned)
+    keys = values.flatten({"algorithm": config["algorithm"]})
+    config["label"] = config["label"] or labels.algorithm_label(files.choices, preset, changed | pinned, keys)
     # Also where it is the workload's usual target: a variant has no other.
     own_target = given.get("workload.target", AUTO) != AUTO
     _name_workload(config, changed, files.targets, own_target)

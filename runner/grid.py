@@ -17,6 +17,7 @@ from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
 from runner.paths import shown
+from runner.places import Places
 from runner.records import ENDED
 from runner.scheduler import Job
 from runner.values import FOLLOW_UPS
@@ -26,7 +27,7 @@ AGAIN = {
     "stale": "again: source or data have changed",
     "damaged": "again: its evaluations are damaged",
 }
-CHECKED_AHEAD = 64  # override lists that are composed before the second cell is drawn
+CHECKED_AHEAD = 64  # override lists that are composed before the first cell is drawn
 
 
 class Backend(Protocol):
@@ -62,15 +63,16 @@ class Grid:
     left_alone: Sequence[str] = ENDED
     _size: int | None = None
     _names: dict[Path, list[str]] = field(default_factory=dict)
+    _places: Places = field(default_factory=Places)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell once, as it is composed.
 
-        Mistakes show early: after the first cell, one list for each override that has not been seen yet is
-        composed before the rest.
+        Mistakes show early: one list for each override that has not been seen yet is composed before anything
+        trains.
 
         Raises:
-            UserError: for bad input.
+            UserError: for bad input, and where two settings would end as one name.
         """
         from runner.expand import expand_all
 
@@ -78,9 +80,9 @@ class Grid:
         self._size = len(lists)
         self.display.expects(self._size)
         cell = self._composed(first)
-        yield cell
         for overrides in itertools.islice(_corners(first, rest), CHECKED_AHEAD):
             self._composed(overrides)
+        yield cell
         seen = {cell.folder.path}
         for overrides in rest:
             cell = self._composed(overrides)
@@ -141,7 +143,9 @@ class Grid:
                 names.clear()
 
     def _composed(self, overrides: Sequence[str]) -> Cell:
-        return Cell.from_overrides(overrides, self.config_dirs)
+        cell = Cell.from_overrides(overrides, self.config_dirs)
+        self._places.claim(cell, overrides)
+        return cell
 
     def _experiment(self, cell: Cell) -> Path:
         experiment = experiment_folder(cell.config)
@@ -151,6 +155,11 @@ class Grid:
         return experiment
 
     def _warn(self, cell: Cell) -> None:
+        for name in self._places.namesakes(cell):
+            self.display.notice(
+                f"{cell.title} is there already, from another config (cells/{name}); a board refuses both: "
+                "move that folder away, or give this one label=NAME or name=EXPERIMENT"
+            )
         workload = cell.config["workload"]
         if workload.get("data_id") and workload["target"] is None:
             self.display.notice(

@@ -19,6 +19,7 @@ from runner.importing.layout import Trial
 from runner.importing.notices import Notices
 from runner.importing.targets import Goal
 from runner.paths import expanded
+from runner.tables import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def save(folder: Path, cells: pd.DataFrame, evals: pd.DataFrame, record: dict[st
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)  # back when all is there
-        write_atomic(folder / "cells.csv", lambda file: cells.to_csv(file, index=False))
+        write_atomic(folder / "cells.csv", lambda file: file.write(csv_text(cells).encode()))
         write_atomic(folder / "cells.parquet", lambda file: cells.to_parquet(file, index=False))
         write_atomic(folder / "evals.parquet", lambda file: evals.to_parquet(file, **COMPACT))
         write_json(folder / RECORD, record)

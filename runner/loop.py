@@ -301,7 +301,7 @@ def unsound(metrics: Mapping[str, float], scored: str) -> str | None:
 
 
 def hits(value: float, target: float | None, minimize: bool) -> bool:
-    """Whether ``value`` is at least as good as the target; NaN never is."""
-    if target is None:
+    """Whether ``value`` is at least as good as the target; NaN and the infinities never are."""
+    if target is None or not math.isfinite(value):
         return False
     return value <= target if minimize else value >= target

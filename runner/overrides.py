@@ -25,6 +25,11 @@ def is_listed(override: str) -> bool:
     return override.partition("=")[2].startswith("[")
 
 
+def bare(choice: str) -> str:
+    """A choice of files by name alone: Hydra takes ``lion.yaml`` and ``/lion`` for ``lion``, too."""
+    return re.sub(r"(?<![\w.-])/|\.yaml(?![\w.-])", "", choice)
+
+
 def without_null(override: str) -> str:
     """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``; a list becomes the empty one.
 

@@ -63,7 +63,7 @@ def listed(group: str, config_dirs: Sequence[Path] = ()) -> dict[str, str]:
     """Every file of a group of ``conf/``, by name (``folder/name`` below it), with its one-line summary."""
     names: dict[str, str] = {}
     for folder in _folders(group, config_dirs):
-        for path in folder.rglob("[!_]*.yaml"):
+        for path in folder.rglob("[!_.]*.yaml"):
             names[path.relative_to(folder).with_suffix("").as_posix()] = summary(path)
     return dict(sorted(names.items()))
 
@@ -77,7 +77,7 @@ def embedded(config_dirs: Sequence[Path] = ()) -> list[str]:
 def parts(config_dirs: Sequence[Path] = ()) -> Iterator[tuple[str, Path]]:
     """(kind, YAML) of every part."""
     for folder in _folders("algorithm", config_dirs):
-        for path in sorted(folder.glob("*/*.yaml")):
+        for path in sorted(folder.glob("*/[!.]*.yaml")):
             yield path.parent.name, path
 
 
@@ -102,7 +102,7 @@ def _written(config_dirs: Sequence[Path]) -> dict[str, Path]:
 
 def _yamls(group: str, config_dirs: Sequence[Path]) -> list[Path]:
     """Its files, by name; a leading underscore marks what only other files take in."""
-    found = [path for folder in _folders(group, config_dirs) for path in folder.glob("[!_]*.yaml")]
+    found = [path for folder in _folders(group, config_dirs) for path in folder.glob("[!_.]*.yaml")]
     return sorted(found, key=lambda path: path.stem)
 
 

@@ -72,6 +72,11 @@ def take(config: dict[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
     return DEFAULTS | given | {FACTOR: math.prod(factors.values()), "share": share}
 
 
+def is_need(key: str) -> bool:
+    """Whether a dotted key of a config says how much a cell needs."""
+    return key.startswith("workload.resources") or key.rpartition(".")[2] == FACTOR
+
+
 def completed(needs: Mapping[str, Any], config: Mapping[str, Any], budget_factor: float) -> dict[str, Any]:
     """The ``resources`` of a config: for its own budget, threads and device."""
     minutes = needs["minutes"] * needs[FACTOR] * needs["share"] * budget_factor

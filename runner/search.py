@@ -87,10 +87,14 @@ def put(algorithm: dict[str, Any], values: Mapping[str, Any]) -> None:
 # -- sequences ---------------------------------------------------------------------------------------
 
 
+WRAP = 2**62
+
+
 def scrambled(dimensions: int, index: int) -> list[float]:
     """Point ``index`` in [0, 1)^d of scipy's scrambled Halton sequence, under one seed."""
     sequence = _halton(dimensions)
-    sequence.num_generated = index  # scipy's fast_forward would draw every point before it
+    # scipy's fast_forward would draw every point before it. Its indices have 64 bits; a study may be a stamp.
+    sequence.num_generated = index % WRAP
     return [float(u) for u in sequence.random(1)[0]]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the launcher imports this module, and has no use for pandas
 Record = dict[str, Any]
 KEYS = ("id", "workload", "label", "study", "trial")
 IMPORTED = "imported.json"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 UNITS = ("samples", "seconds", "steps", "drawn")
 FIRST = (*KEYS, "status", "hit", *(f"{unit}_to_target" for unit in UNITS), "best_metric", "metric", "target")
 
@@ -184,7 +185,7 @@ def _to_target(summary: Mapping[str, Any], finished: bool) -> Record:
 def _best(rows: Sequence[Record], card: Record, summary: Mapping[str, Any]) -> float:
     metric = summary.get("metric", card["metric"])
     values = [_number(row.get(f"validation/{metric}"), math.nan) for row in rows]
-    values = [value for value in values if not math.isnan(value)]
+    values = [value for value in values if math.isfinite(value)]
     if not values:
         return math.nan
     return min(values) if summary.get("minimize", card["minimize"]) else max(values)
@@ -219,6 +220,30 @@ def _number(value: Any, otherwise: float) -> float:
 def _experiments_in(folder: Path) -> str:
     names = sorted(path.parent.name for path in folder.glob("*/cells"))
     return f"; did you mean {', '.join(str(folder / name) for name in names[:5])}?" if names else ""
+
+
+# -- files for spreadsheets --------------------------------------------------------------------------
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The frame as CSV that a spreadsheet shows and never runs: text that would be a formula gets a ``'``.
+
+    Numbers stay as they are, and Parquet holds every text as it is.
+    """
+    shown = frame.set_axis([_inert(name) for name in frame.columns], axis=1)
+    words = [place for place, dtype in enumerate(frame.dtypes) if dtype.kind == "O"]
+    for place in words:
+        shown.isetitem(place, [_inert(value) for value in frame.iloc[:, place]])
+    return shown.to_csv(index=False)
+
+
+def _inert(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    with contextlib.suppress(ValueError):
+        float(value)
+        return value
+    return f"'{value}"
 
 
 # -- frames ------------------------------------------------------------------------------------------

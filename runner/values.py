@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner import definitions, search
@@ -14,12 +14,13 @@ Range = tuple[float, float, str]  # low, high (both allowed), how to say it
 
 INF = math.inf
 BELOW_ONE = math.nextafter(1.0, 0.0)
+LARGEST = 2**63 - 1  # what a column of integers holds
 POSITIVE = math.nextafter(0.0, 1.0)
 TOP: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "name": ((str,), None, "a folder name"),
     "results_dir": ((str,), None, "a folder"),
-    "study": ((int,), (0, INF, ""), "an integer of at least 0"),
-    "trial": ((int,), (0, INF, ""), "an integer of at least 0"),
+    "study": ((int,), (0, LARGEST, ""), f"an integer from 0 to {LARGEST}"),
+    "trial": ((int,), (0, LARGEST, ""), f"an integer from 0 to {LARGEST}"),
     "label": ((str, type(None)), None, "text, or null"),
     "stop_at_target": ((bool,), None, "true or false"),
     "max_seconds": ((int, float, type(None)), (POSITIVE, INF, ""), "seconds above 0, or null"),
@@ -40,6 +41,7 @@ RULESET: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "first_trial": ((int,), (0, INF, ""), "an integer of at least 0"),
     "budget_factor": ((int, float), (POSITIVE, INF, ""), "a number above 0"),
 }
+EXACT = 2**53  # up to here a float holds every integer
 UNITS = ("samples", "seconds", "steps")  # that boards compare
 FOLLOW_UPS = ("score", None)
 DEVICES = ("auto", "cpu", "cuda")
@@ -88,6 +90,25 @@ def keep_text(tree: dict[str, Any], default: Mapping[str, Any]) -> None:
             keep_text(value, known)
         elif isinstance(known, str) and isinstance(value, int) and not isinstance(value, bool):
             tree[key] = str(value)
+
+
+def keep_numbers(tree: dict[str, Any], default: Mapping[str, Any]) -> None:
+    """Give numbers, in place, the type of their default: ``lr=1`` and ``lr=1.0`` are one setting."""
+    for key, value in tree.items():
+        known = default.get(key)
+        if isinstance(value, dict) and isinstance(known, Mapping):
+            keep_numbers(value, known)
+        else:
+            tree[key] = _number_like(value, known)
+
+
+def _number_like(value: Any, known: Any) -> Any:
+    if isinstance(value, list) and isinstance(known, list) and len(value) == len(known):
+        return [_number_like(*pair) for pair in zip(value, known, strict=True)]
+    if bool in (type(value), type(known)) or not isinstance(value, (int, float)):
+        return value
+    exact = abs(value) <= EXACT and value == int(value)
+    return type(known)(value) if isinstance(known, (int, float)) and exact else value
 
 
 def check_spaces(config: Mapping[str, Any], default: Mapping[str, Any]) -> None:
@@ -156,6 +177,19 @@ def changed(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, 
         for key, value in flatten(config).items()
         if key.startswith(("algorithm.", "workload.")) and (key not in known or known[key] != value)
     }
+
+
+def removed(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+    """Keys of algorithm and workload that the default has and the config has not; not those below them."""
+    return [key for part in ("algorithm", "workload") for key in _removed(config[part], default[part], part)]
+
+
+def _removed(own: Mapping[str, Any], default: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key, value in default.items():
+        if key not in own:
+            yield f"{path}.{key}"
+        elif isinstance(value, Mapping) and isinstance(own[key], Mapping):
+            yield from _removed(own[key], value, f"{path}.{key}")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

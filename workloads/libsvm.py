@@ -21,7 +21,9 @@ from torch import Tensor
 
 from runner.errors import UserError, nearest, one_line
 
-OPENERS = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
+# How a packed file begins, whatever it is called -> its ending and what opens it.
+PACKED = {b"BZh": (".bz2", bz2.open), b"\x1f\x8b": (".gz", gzip.open), b"\xfd7zXZ\x00": (".xz", lzma.open)}
+OPENERS = dict(PACKED.values())
 MOST = 2**24 - 1  # the largest index: beyond it float32, which holds ids in sparse rows, has gaps
 LARGEST = float(np.finfo(np.float32).max)
 BROKEN = (EOFError, zlib.error, lzma.LZMAError)  # a compressed file that is none, or is cut off
@@ -65,6 +67,11 @@ def restrict(x: Any, start: int, stop: int) -> Any:
     return x
 
 
+def first_index(x: Any) -> int:
+    """Where the features of a file count from: 0 where it has that index, else 1."""
+    return 0 if (x.indices == 0).any() else 1
+
+
 def to_entries(x: Any) -> Tensor:
     """Rows of a CSR matrix as lists of (column, value), (n, K, 2) float32.
 
@@ -86,8 +93,15 @@ def line_of(path: Path, row: int) -> int:
 
 
 def open_lines(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where its ending says that it is compressed."""
-    return OPENERS.get(path.suffix, open)(path, "rb")  # type: ignore[operator]
+    """The file's bytes, unpacked where its ending or its first bytes say that it is compressed."""
+    ending = path.suffix.lower()
+    return OPENERS.get(ending if ending in OPENERS else _packed(path), open)(path, "rb")  # type: ignore[operator]
+
+
+def _packed(path: Path) -> str | None:
+    with path.open("rb") as file:
+        first = file.read(max(map(len, PACKED)))
+    return next((ending for magic, (ending, _) in PACKED.items() if first.startswith(magic)), None)
 
 
 def _checked(path: Path, rows: Rows) -> Rows:

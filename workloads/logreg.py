@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.datafiles import obtain
-from workloads.libsvm import Rows, line_of, read_rows, restrict, to_entries
+from workloads.libsvm import Rows, first_index, line_of, read_rows, restrict, to_entries
 from workloads.models import Normalise
 
 SPLIT_SEED = 20240501  # of the split into training, validation and test; part of the workload
@@ -34,10 +34,10 @@ class LogReg(TensorWorkload):
     every cell. Repeated rows are kept, wherever they fall.
 
     Features count from 0 where the file has an index 0, else from 1, up to its largest index; what a test
-    file has beyond them is dropped, as no weight could be learnt for it. A label that the file does not have
-    is an error. Scaling is by training rows, in the model's first module: ``standard`` subtracts the mean and
-    divides by the standard deviation (1 where a feature is constant), ``max_abs`` divides by the largest
-    magnitude, which keeps zeros.
+    file has beyond them is dropped, as no weight could be learnt for it. A test file that counts from the
+    other index is an error, as is a label that the file does not have. Scaling is by training rows, in the
+    model's first module: ``standard`` subtracts the mean and divides by the standard deviation (1 where a
+    feature is constant), ``max_abs`` divides by the largest magnitude, which keeps zeros.
 
     Args:
         file: the file, relative to the data folder or absolute; .gz, .bz2 and .xz are unpacked.
@@ -96,7 +96,8 @@ class LogReg(TensorWorkload):
         if self.test_file:
             other, test = self._read(root, self.test_file)
             parts.append((test.x, _codes(other, test.y, classes)))
-        first = 0 if (rows.x.indices == 0).any() else 1
+            _check_same_start(path, rows.x, other, test.x)
+        first = first_index(rows.x)
         return self._splits([(restrict(x, first, rows.x.shape[1]), y) for x, y in parts], len(classes))
 
     def model(self) -> nn.Module:
@@ -230,6 +231,20 @@ def _codes(path: Path, labels: np.ndarray, classes: np.ndarray) -> Tensor:
             f"{path}:{line_of(path, row)}: label {labels[row]:g} is not one of the training file's: {known}"
         )
     return torch.from_numpy(np.searchsorted(classes, labels))
+
+
+def _check_same_start(path: Path, x: Any, other: Path, test: Any) -> None:
+    """Refuse a test file whose columns are one off: one file counts them from 0, the other from 1.
+
+    A file that counts from 0 may have no entry in that column; one that has none, and a column more than the
+    other, counts from 1.
+    """
+    starts = first_index(x), first_index(test)
+    if starts == (1, 0) or (starts == (0, 1) and test.shape[1] == x.shape[1] + 1):
+        raise UserError(
+            f"{path} counts its features from {starts[0]} and {other} from {starts[1]}, so that their "
+            f"columns would not be the same: write both from {starts[0]}"
+        )
 
 
 def _whole(x: Any) -> Tensor:

@@ -214,10 +214,18 @@ class PyDocs(LanguageModelling):
 def code_points(path: Path, level: str) -> np.ndarray:
     """The code points of a UTF-8 file, (n,) uint32, or at level ``byte`` its bytes, (n,) uint8.
 
+    Characters are those of Python's text mode: no byte order mark, and a line feed at each line's end. Bytes
+    are taken as they are.
+
     Raises:
         UserError: when there is no such file, it cannot be read, is empty or not UTF-8.
     """
     content = _content(path)
+    if level == "char" and (content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content):
+        raise UserError(
+            f"{path} is UTF-16 or no text (it begins with its mark, or holds zero bytes): convert it with "
+            f"iconv -f UTF-16 -t UTF-8, or take any bytes with workload.level=byte"
+        )
     try:
         codes = _from_bytes(content, level)
     except UnicodeDecodeError as error:
@@ -244,7 +252,8 @@ def _content(path: Path) -> bytes:
 def _from_bytes(content: bytes, level: str) -> np.ndarray:
     if level == "byte":
         return np.frombuffer(content, np.uint8)
-    return np.frombuffer(content.decode("utf-8").encode("utf-32-le"), "<u4")
+    text = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
 def by_position(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

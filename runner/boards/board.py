@@ -17,6 +17,7 @@ from runner.errors import UserError
 from runner.records import FINISHED
 from runner.scoring import board, by_workload
 from runner.scoring.comparable import Part, absent, differences, flags, names, parts, titles, twins
+from runner.scoring.times import untrained
 
 Sources = Mapping[str, Mapping[str, str]]
 GOAL = ("metric", "minimize", "target")
@@ -205,10 +206,13 @@ def _asides(
     nobody = [name for name in ranked if name not in hit]
     aimless = [name for name in names(finished, "workload") if name not in aimed]
     later = sorted(aimed - set(ranked))
+    met = names(finished.loc[untrained(finished)], "workload")
     unsure = names(cells.loc[flags(cells, "provisional")], "workload")
     alone = len(names(cells, "label")) == 1
     lines = ["one algorithm alone: there is nobody to rank it against"] * alone
     lines += [f"hit by nobody, credits nobody and counts: {', '.join(nobody)}"] * bool(nobody)
+    if met:
+        lines.append(f"target met at 0 samples, by the untrained model, which says nothing: {', '.join(met)}")
     lines += [f"no target, so not ranked: {', '.join(aimless)}"] * bool(aimless)
     lines += [f"not one of this board's workloads, so not ranked: {', '.join(later)}"] * bool(later)
     if unsure:

@@ -19,7 +19,7 @@ from runner.errors import UserError, one_line
 from runner.files import read_json, write_atomic, write_text
 from runner.records import FINISHED, CellFolder
 from runner.survey import place
-from runner.tables import IMPORTED, load
+from runner.tables import IMPORTED, csv_text, load
 
 Kind = Literal["experiment", "imported", "published"]
 BOARD, MANIFEST = "board.json", "manifest.json"
@@ -131,8 +131,8 @@ def write_boards(inputs: Inputs, made: Sequence[Board]) -> None:
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """The frame as CSV, in one step."""
-    text = frame.to_csv(index=False)
+    """The frame as CSV for spreadsheets, in one step."""
+    text = csv_text(frame)
     write_atomic(path, lambda file: file.write(text.encode()))
 
 

@@ -40,7 +40,7 @@ from runner.files import read_json, read_lines, write_atomic, write_text
 from runner.labels import slug
 from runner.overrides import name_of
 from runner.records import FINISHED, CellFolder
-from runner.tables import IMPORTED
+from runner.tables import IMPORTED, csv_text
 
 HOME = Path("results/leaderboards")
 CONFIGS, VERIFIED = "configs.jsonl.gz", "verifications.jsonl"
@@ -357,7 +357,7 @@ def _unlike_csv(path: Path, now: pd.DataFrame) -> list[str]:
         before = pd.read_csv(path, dtype=str, keep_default_na=False)
     except Exception as error:
         raise UserError(f"{path} cannot be read: {one_line(str(error))}") from error
-    again = pd.read_csv(io.StringIO(now.to_csv(index=False)), dtype=str, keep_default_na=False)
+    again = pd.read_csv(io.StringIO(csv_text(now)), dtype=str, keep_default_na=False)
     if list(before.columns) != list(again.columns) or before["label"].tolist() != again["label"].tolist():
         return [f"{path.name}: other rows or columns"]
     return list(_unlike(path.name, before, again))

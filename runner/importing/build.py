@@ -42,7 +42,7 @@ def tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """``cells``, a row a trial, and ``evals``, a row an evaluation, in the order of ``trials``.
 
-    A trial hits at its first evaluation with a value at least as good as the target. One without
+    A trial hits at its first evaluation with a finite value at least as good as the target. One without
     evaluations crashed: its status is ``failed`` and it has no time.
 
     Args:
@@ -118,6 +118,9 @@ def _against(
     """One workload's trials against its target: when each first hit, and its best value."""
     column = f"validation/{goal.metric}"
     values = part[column] if column in part else part["seconds"] * math.nan
+    for owner in sorted(set(part.loc[values.abs() == math.inf, rows.OWNER].tolist())):
+        notices.add(f"infinite value of {column}, taken as none", folders[int(owner)])
+    values = values.where(values.abs() < math.inf)
     best = values.groupby(part[rows.OWNER]).agg("min" if goal.minimize else "max")
     for owner, value in zip(best.index.tolist(), best.tolist(), strict=True):
         if math.isnan(value):

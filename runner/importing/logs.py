@@ -13,7 +13,8 @@ from runner.errors import UserError, one_line
 from runner.importing.notices import Notices
 
 WANTED = ("eval_measurements.csv", "hparams.json", "meta_data_*.json")
-NO_PART = ("", ".", "..", "__MACOSX")
+NO_PART = ("", ".", "..")
+NO_LOG = ("__MACOSX", "._")  # what macOS puts beside files: a folder of that name, names that begin so
 Parts = tuple[str, ...]
 Folders = dict[Parts, dict[str, bytes]]  # absolute-like path of a folder -> file name -> content
 
@@ -47,6 +48,8 @@ Entry = tuple[Parts, str | None, Callable[[], bytes]]  # folder, file (None: non
 def _gather(entries: Iterator[Entry], root: Parts) -> Folders:
     folders: Folders = {}
     for parts, name, content in entries:
+        if any(part.startswith(NO_LOG) for part in (*parts, name or "")):
+            continue
         path = (*root, *map(_legible, parts))
         if name is None:
             if path and path[-1].startswith("trial_"):

@@ -21,6 +21,8 @@ INDEX = "eval_index_to_target"
 def counted(cells: pd.DataFrame, by: str = "samples") -> pd.DataFrame:
     """The cells that count: finished, on a workload with a target; their time is infinite for a miss.
 
+    A target that the untrained model meets, at 0 samples, took no time in any unit: seconds would be set-up.
+
     Args:
         cells: the ``cells`` table.
         by: the unit, which names the column ``<by>_to_target``.
@@ -33,13 +35,16 @@ def counted(cells: pd.DataFrame, by: str = "samples") -> pd.DataFrame:
     """
     column = f"{by}_to_target"
     _require(cells, [*STUDY, "status", column])
-    try:
-        times = cells[column].to_numpy("float64", na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"column {column} holds what is no number: {error}") from error
+    times = _numbers(cells, column)
     if len(times) and np.nanmin(times, initial=0.0) < 0:
         raise UserError(f"column {column} holds {np.nanmin(times):g}: a time is never negative")
+    times[untrained(cells)] = 0.0
     return cells.assign(time=times).loc[cells["status"].isin(list(FINISHED)) & ~np.isnan(times)]
+
+
+def untrained(cells: pd.DataFrame) -> np.ndarray:
+    """Which cells met their target before the first step."""
+    return _numbers(cells, "samples_to_target") == 0
 
 
 def study_times(cells: pd.DataFrame, by: str = "samples", pick: Pick = "time") -> pd.DataFrame:
@@ -77,9 +82,12 @@ def reached(cells: pd.DataFrame, by: str = "samples", pick: Pick = "time") -> pd
         ``workload, label, reached``; NaN where half of the studies or more have no value.
     """
     rows = _scored(cells, by, pick)
-    loss = rows["_loss"].fillna(np.inf).groupby([rows["workload"], rows["label"]]).median()
-    sign = _sign(rows).groupby([rows["workload"], rows["label"]]).first()
-    return (sign * loss.where(np.isfinite(loss))).rename("reached").reset_index()
+    worst = rows.assign(_loss=rows["_loss"].fillna(np.inf), _sign=_sign(rows))
+    found = worst.groupby(["workload", "label"], as_index=False).agg(
+        _loss=("_loss", "median"), _sign=("_sign", "first")
+    )
+    loss = found.pop("_loss").to_numpy("float64")
+    return found.assign(reached=np.where(np.isfinite(loss), found.pop("_sign") * loss, np.nan))
 
 
 def _scored(cells: pd.DataFrame, by: str, pick: Pick) -> pd.DataFrame:
@@ -88,18 +96,13 @@ def _scored(cells: pd.DataFrame, by: str, pick: Pick) -> pd.DataFrame:
     if pick not in ("time", "eval_index"):
         raise UserError(f"no way to pick a study's trial is called {pick}: time or eval_index")
     rows, first = (rows, ["time"]) if pick == "time" else (_indexed(rows), [INDEX, "time"])
-    rows = rows.assign(_loss=_sign(rows) * _best(rows))
+    rows = rows.assign(_loss=_sign(rows) * _numbers(rows, "best_metric"))
     return rows.sort_values([*STUDY, *first, "_loss"]).drop_duplicates(STUDY)
 
 
-def _sign(rows: pd.DataFrame) -> pd.Series:
+def _sign(rows: pd.DataFrame) -> np.ndarray:
     """1 where a smaller metric is better, else -1."""
-    return pd.Series(np.where(flags(rows, "minimize"), 1.0, -1.0), index=rows.index)
-
-
-def _best(rows: pd.DataFrame) -> pd.Series:
-    nothing = pd.Series(np.nan, index=rows.index)
-    return pd.to_numeric(rows.get("best_metric", nothing), errors="coerce").astype("float64")
+    return np.where(flags(rows, "minimize"), 1.0, -1.0)
 
 
 def _indexed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -259,6 +262,16 @@ def log_speedups(times: np.ndarray, baseline: int) -> tuple[np.ndarray, np.ndarr
     common = both.sum(axis=-1)
     total = ((logs[..., baseline : baseline + 1, :] - logs) * both).sum(axis=-1)
     return np.divide(total, common, where=common > 0, out=np.full(total.shape, np.nan)), common
+
+
+def _numbers(cells: pd.DataFrame, column: str) -> np.ndarray:
+    """A column as numbers; NaN where it says nothing, or is not there."""
+    if column not in cells:
+        return np.full(len(cells), np.nan)
+    try:
+        return cells[column].to_numpy("float64", na_value=np.nan, copy=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"column {column} holds what is no number: {error}") from error
 
 
 def _require(table: pd.DataFrame, columns: Iterable[str]) -> None:

@@ -51,7 +51,7 @@ def experiments(tmp_path: Path) -> Experiments:
         (["workload.batch_size=0"], r"workload.batch_size: got 0, wants an integer of at least 1"),
         (["workload.batch_size=2.5"], r"workload.batch_size: got 2.5, wants an integer"),
         (["workload.target=high"], r"workload.target: got 'high', wants a number"),
-        (["study=x"], r"study: got 'x', wants an integer of at least 0"),
+        (["study=x"], r"study: got 'x', wants an integer from 0 to"),
         (["study=-1"], r"study: got -1, wants"),
         (["study=true"], r"study: got True, wants"),
         (["trial=1.5"], r"trial: got 1.5, wants"),
@@ -145,8 +145,19 @@ def test_a_part_that_is_null_is_absent() -> None:
         (["workload=mnist", "workload.download=false"], "adamw", "mnist"),
         (["algorithm.optimizer.betas=[0.9,0.99]"], "adamw[betas=0.9/0.99]", "digits"),
         (["algorithm.optimizer.search_space.lr.max=0.3"], "adamw[lr.max=0.3]", "digits"),
+        # Numbers in the shortest form that is theirs alone.
+        (["algorithm.optimizer.betas=[0.9,0.9999999]"], "adamw[betas=0.9/0.9999999]", "digits"),
+        (["algorithm.optimizer.betas=[0.9,0.99999999]"], "adamw[betas=0.9/0.99999999]", "digits"),
+        (["workload.label_noise=0.2"], "adamw", "digits_noise20"),
+        (["workload.label_noise=0.20000001"], "adamw", "digits_noise20.000001"),
+        # What is taken out is named; so is the part, where two of them have the key.
+        (["~algorithm.optimizer.weight_decay"], "adamw[weight_decay=None]", "digits"),
+        (["algorithm=mechanic", "algorithm.optimizer.eps=1e-7"], "mechanic[optimizer.eps=1e-07]", "digits"),
+        (["algorithm=mechanic", "algorithm.wrapper.mechanic.eps=1e-7"],
+         "mechanic[wrapper.mechanic.eps=1e-07]", "digits"),
+        (["algorithm=lion.yaml", "algorithm/loss=/z_loss.yaml"], "lion+z_loss", "digits"),
     ],
-)
+)  # fmt: skip
 def test_labels_name_what_was_changed(overrides: list[str], label: str, workload: str) -> None:
     config = compose(overrides)
     assert (config["label"], config["workload_label"]) == (label, workload)

@@ -111,6 +111,31 @@ def test_first_hit_by_value_and_nan_never_hits(tmp_path):
     assert notices == {}
 
 
+def test_an_infinite_value_is_no_hit_and_no_best(tmp_path):
+    row, notices = one(tmp_path, rows=("1,10,10,inf", "2,20,20,0.6", "3,30,30,0.75", "4,40,40,-inf"))
+    assert (row["steps_to_target"], row["best_metric"]) == (3, 0.75)
+    assert notices == {"infinite value of validation/ssim, taken as none": 1}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_macos_adds_to_a_folder_is_no_submission(tmp_path, packed):
+    logs = tmp_path / "logs"
+    place = "study_0/fastmri_jax/trial_1"
+    trial(logs, f"sub/{place}")
+    trial(logs, f"__MACOSX/sub/{place}", rows=None, meta=None)
+    for name in (
+        "sub/._study_0",
+        f"sub/{place}/._eval_measurements.csv",
+        f"__MACOSX/sub/{place}/._hparams.json",
+    ):
+        (logs / name).write_bytes(b"\0\5\x16\7")
+    (logs / "sub/._study_0").unlink()
+    trial(logs, f"._sub/{place}", rows=None, meta=None)
+    source = shutil.make_archive(str(tmp_path / "packed"), "zip", logs) if packed else logs
+    cells, record = imported(source, tmp_path / "out")
+    assert cells["label"].tolist() == ["sub"] and record["notices"] == []
+
+
 def test_a_miss_is_infinite_and_a_crash_has_no_time(tmp_path):
     assert one(tmp_path / "a", rows=("1,10,10,0.1",))[0]["seconds_to_target"] == math.inf
     row, notices = one(tmp_path / "b", rows=None)

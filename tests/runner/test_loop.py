@@ -180,6 +180,7 @@ def test_a_part_may_say_itself_that_it_has_diverged() -> None:
 @pytest.mark.parametrize(
     ("value", "target", "minimize", "hit"),
     [(1.0, 1.0, False, True), (1.0, 1.0, True, True), (0.9, 1.0, False, False), (1.1, 1.0, True, False),
+     (math.inf, 1.0, False, False), (-math.inf, 1.0, True, False),
      (math.nan, 1.0, True, False), (math.nan, 1.0, False, False), (5.0, None, False, False)],
 )  # fmt: skip
 def test_a_hit_is_at_least_as_good_as_the_target(

@@ -113,3 +113,11 @@ def test_a_few_studies_together_leave_no_part_of_an_axis_out() -> None:
         places = [[int(search.point(space, s, k)[axis] * parts) for k in range(1, 6)] for s in range(5)]
         assert {place for study in places for place in study} == set(range(parts))
         assert len({tuple(study) for study in places}) == len(places)
+
+
+@pytest.mark.parametrize("sequence", search.SEQUENCES)
+def test_a_study_may_be_a_stamp(sequence: str) -> None:
+    studies = (0, 1732800000000000000, 2**63 - 1)
+    points = [search.point(LR_WD, study, 1, sequence) for study in studies]
+    assert len({tuple(point.values()) for point in points}) == 3
+    assert all(1e-4 <= point["lr"] <= 1 and 0 <= point["wd"] <= 1 for point in points)

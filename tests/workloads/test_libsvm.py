@@ -128,6 +128,14 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     assert fault(tmp_path) == f"{tmp_path} cannot be read: Is a directory"
 
 
+@pytest.mark.parametrize("name", ["a.GZ", "a.Bz2", "a.gzip", "a"])
+def test_a_packed_file_is_unpacked_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    pack = bz2.compress if name == "a.Bz2" else gzip.compress
+    (tmp_path / name).write_bytes(pack(MIXED))
+    assert read_rows(tmp_path / name).y.tolist() == [1, -1, 1, -1, 1]
+    assert line_of(tmp_path / name, 0) == MIXED_LINES[0]
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
 def test_a_compressed_file_that_is_damaged_is_named(tmp_path: Path, suffix: str) -> None:
     packed = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix](MIXED * 99)

@@ -163,6 +163,24 @@ def test_an_index_of_0_makes_features_count_from_0(tmp_path: Path) -> None:
     assert from_0.train.x.shape[1] == 7 and torch.equal(from_0.train.x, from_1.train.x)
 
 
+@pytest.mark.parametrize("starts", [(0, 1), (1, 0)])
+def test_a_test_file_that_counts_from_another_index_is_refused(
+    tmp_path: Path, starts: tuple[int, int]
+) -> None:
+    y, x = random_rows()
+    write(tmp_path / "file.t", y, x, start=starts[1])
+    message = refusal(write(tmp_path / "file", y, x, start=starts[0]), test_file="file.t")
+    assert f"from {starts[0]} and " in message and f"file.t from {starts[1]}" in message
+
+
+def test_a_test_file_from_0_may_lack_its_first_features(tmp_path: Path) -> None:
+    y, x = random_rows()
+    fewer = x * (np.arange(7) > 1)
+    write(tmp_path / "file.t", y, fewer, start=0)
+    splits = data(load(write(tmp_path / "file", y, x, start=0), test_file="file.t", sparse=False))
+    assert torch.equal(splits.test.x, torch.from_numpy(fewer))
+
+
 # -- scaling ---------------------------------------------------------------------------------------
 
 

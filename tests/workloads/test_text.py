@@ -105,6 +105,18 @@ def test_bytes_need_no_utf8(tmp_path: Path):
 # -- the task and its evaluation ---------------------------------------------------------------------
 
 
+def test_characters_are_those_of_text_mode_and_bytes_all_of_the_file(tmp_path: Path):
+    lines = TEXT.replace(". ", ".\n")
+    windows = ("\ufeff" + lines.replace("\n", "\r\n")).encode()
+    plain, other = prepared(lines, tmp_path), prepared(windows, tmp_path)
+    assert plain.num_classes == other.num_classes
+    assert all(
+        torch.equal(a[0], b[0]) for a, b in zip(splits(plain).values(), splits(other).values(), strict=True)
+    )
+    raw = prepared(windows, tmp_path, level="byte")
+    assert splits(raw)["train"][0][0, :3].tolist() == [0xEF, 0xBB, 0xBF]
+
+
 @pytest.fixture
 def built(tmp_path: Path):
     torch.manual_seed(0)
@@ -212,6 +224,8 @@ BAD = {
         holding(TEXT.encode() + b"caf\xe9 "),
         r"own\.txt is not UTF-8: byte 1183 is 0xe9 \(.*level=byte",
     ),
+    "UTF-16": (holding(TEXT.encode("utf-16")), r"own\.txt is UTF-16 or no text .*iconv"),
+    "UTF-16 without its mark": (holding(TEXT.encode("utf-16-le")), r"own\.txt is UTF-16 or no text .*iconv"),
     "cut off": (
         holding(TEXT.encode() + "é".encode()[:1]),
         r"is not UTF-8: byte 1180 is 0xc3 \(unexpected end",

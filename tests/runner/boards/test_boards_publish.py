@@ -302,3 +302,29 @@ def test_a_published_board_scores_by_its_own_rules_unless_told(capsys: Capture) 
     other = scored(capsys, board, "--tau-max", "5", "--by", "steps")
     assert "by steps, misses beyond 5×" in other.out
     assert contents(board) == before  # nothing of it is written
+
+
+def test_no_label_is_a_formula_in_a_spreadsheet_and_parquet_holds_it_as_it_is(capsys: Capture) -> None:
+    times = {("digits", "=1+1"): [1000], ("digits", "@sum"): [2000], ("digits", "-3"): [3000]}
+    folder = grid(times=times)
+    board = published(capsys, folder)
+    for file in (board / "leaderboard.csv", folder / "cells.csv", folder / "leaderboard.csv"):
+        assert sorted(pd.read_csv(file)["label"]) == ["'=1+1", "'@sum", "-3"]
+        assert not [cell for cell in file.read_text().replace("\n", ",").split(",") if cell[:1] in ("=", "@")]
+    assert sorted(pd.read_parquet(board / "cells.parquet")["label"]) == ["-3", "=1+1", "@sum"]
+    assert checked(capsys, board).code == 0
+
+
+def test_a_workload_is_no_formula_in_the_head_of_a_table(capsys: Capture) -> None:
+    board = published(capsys, grid(times={("=w", "a"): [1000], ("=w", "b"): [2000]}))
+    assert "'=w/median" in pd.read_csv(board / "leaderboard.csv") and checked(capsys, board).code == 0
+
+
+def test_studies_may_be_stamps(capsys: Capture) -> None:
+    folder = grid(times={("digits", "a"): [1000], ("digits", "b"): [2000]})
+    for label in "ab":
+        for study in (1732800000000000000, 2**63 - 1):
+            write_cell(folder, label, study=study, at=500)
+    board = published(capsys, folder)
+    assert 2**63 - 1 in pd.read_parquet(board / "cells.parquet")["study"].tolist()
+    assert checked(capsys, board).code == 0 and "incomplete" not in scored(capsys, folder).out

@@ -205,3 +205,12 @@ def test_runs_that_never_had_a_value_have_reached_nothing() -> None:
     table = cells(("w", "a", 0, 0, 10), ("w", "a", 1, 0, MISS), ("w", "b", 0, 0, 5))
     table = table.assign(best_metric=[0.91, NAN, 0.95])
     assert sheets_of(one(table))[2].rows[1][-1] == "—"
+
+
+def test_a_target_met_by_the_untrained_model_ranks_nobody_by_the_seconds_of_set_up() -> None:
+    table = cells(("w", "a", 0, 0, 0), ("w", "b", 0, 0, 0), ("w", "c", 0, 0, 5))
+    table = table.assign(seconds_to_target=[0.3, 0.1, 9.0])
+    board = one(table, Rules(by="seconds", resamples=0))
+    assert [row[:2] for row in sheets_of(board)[2].rows] == [["1", "a"], ["1", "b"], ["3", "c"]]
+    assert board.ranking.set_index("label")["score"].tolist()[:2] == [1, 1]
+    assert [line for line in board.notices if "met at 0 samples" in line and line.endswith(": w")]
