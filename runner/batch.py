@@ -67,7 +67,8 @@ class Info:
         num_train: rows in the training split.
         num_classes: classes, or tokens in the vocabulary; 2 for binary tasks, 0 for regression.
         input_shape: shape of one input row.
-        input_range: smallest and largest input, or None where inputs are tokens.
+        input_range: smallest and largest input, or None where inputs have no range that is stated: tokens,
+            lists of entries, standardised features. What needs a range says so in ``compatible``.
         batch_size: the workload's default batch size.
         budget_samples: training rows a cell may draw.
         has_batchnorm: whether the model keeps batch statistics.

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner import labels, logs, presets, resources, search, values
 from runner.composer import AUTO, Composer, composer, target_key
 from runner.errors import UserError, nearest
+from runner.metrics import METRICS
 from runner.overrides import cell_overrides, check_text, name_of, without_null
 
 __all__ = [
@@ -89,6 +90,7 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     # Also where it is the workload's usual target: a variant has no other.
     own_target = given.get("workload.target", AUTO) != AUTO
     _name_workload(config, changed, files.targets, own_target)
+    _set_direction(config["workload"], given.keys() | changed.keys())
     ruleset = config.pop("ruleset", {})
     config["targets"] = config["targets"].get("version")
     config["ruleset"] = files.choices.get("ruleset") if ruleset else None
@@ -111,6 +113,20 @@ def _name_workload(
     elif other:
         workload["target"] = None if entry is None else entry["target"]
     config["provisional"] = bool(entry and entry.get("provisional"))
+
+
+def _set_direction(workload: dict[str, Any], given: Collection[str]) -> None:
+    """Which way is better goes with a metric that was asked for, where that is known by name."""
+    metric = METRICS.get(str(workload.get("metric")))
+    if metric is None or workload.get("minimize", False) == metric.minimize:
+        return
+    if "workload.minimize" in given or ("minimize" in workload and "workload.metric" not in given):
+        said, better = str(workload["minimize"]).lower(), "smaller" if metric.minimize else "larger"
+        raise UserError(
+            f"workload.metric={workload['metric']} with workload.minimize={said}: a {better} "
+            f"{workload['metric']} is better"
+        )
+    workload["minimize"] = metric.minimize
 
 
 def _set_trial(config: dict[str, Any], given: Collection[str]) -> dict[str, Any]:

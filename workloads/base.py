@@ -16,6 +16,7 @@ from runner.batch import Info
 from runner.build import build_part
 from runner.cost import Cost
 from runner.kinds import NO_CLASSES
+from runner.metrics import offered
 from runner.norm import batch_norms
 from runner.precision import specialise
 from runner.seeding import derive
@@ -26,6 +27,8 @@ from workloads.options import noisy_labels, set_aside
 from workloads.splits import Data, Loaded, Split
 from workloads.splits import stratified_split as stratified_split
 
+PIXELS = (0.0, 1.0)  # the range of images that are kept as uint8, once they are decoded
+
 
 class TensorWorkload(ABC):
     """Data + model + metric + target + budget; never changed by an algorithm.
@@ -35,7 +38,8 @@ class TensorWorkload(ABC):
         batch_size: default rows a step.
         budget_samples: training rows that a cell may draw.
         eval_every: trained rows between two evaluations.
-        metric: validation metric that is scored: ``accuracy`` or ``loss``.
+        metric: validation metric that is scored: one of ``metrics``, or of those that
+            :mod:`runner.metrics` measures for this kind of task.
         minimize: whether a smaller metric is better.
         target: value to reach; None where none is set.
         precision: ``fp32`` or ``bf16`` (autocast).
@@ -58,8 +62,8 @@ class TensorWorkload(ABC):
     task: str = "multiclass"
     model_kind: str = "cnn"
     num_classes: int = 10
-    input_range: tuple[float, float] | None = (0.0, 1.0)
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "loss")
+    input_range: tuple[float, float] | None = None  # of inputs that have none that could be stated
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "loss")  # those that evaluations report anyway
     init_loss_note: ClassVar[str | None] = (
         None  # why the first loss is not that of a uniform guess, if it is not
     )
@@ -84,8 +88,8 @@ class TensorWorkload(ABC):
         for key in ("batch_size", "budget_samples", "eval_every", "eval_batch_size"):
             if locals()[key] < 1:
                 raise ValueError(f"{key} must be at least 1, got {locals()[key]}")
-        if metric not in self.metrics:
-            raise ValueError(f"metric must be one of {', '.join(self.metrics)}, got {metric}")
+        if metric not in (known := offered(self.task, self.metrics)):
+            raise ValueError(f"metric must be one of {', '.join(known)} ({self.task} task), got {metric}")
         if self.task == "regression" and label_noise:
             raise ValueError(f"label_noise must be 0, got {label_noise}: {NO_CLASSES}")
         if self.task == "regression" and loss is not None:
@@ -152,7 +156,7 @@ class TensorWorkload(ABC):
         )
         if hasattr(loss, "setup"):
             loss.setup(task)
-        return task, Evaluation(self.task, data.scored, self.eval_batch_size, loss)
+        return task, Evaluation(self.task, data.scored, self.eval_batch_size, loss, self.metric)
 
     def stream(self, split: Split, seed: int, cost: Cost) -> Stream:
         """An endless stream of the rows of ``split``, augmented as training rows are."""
@@ -200,7 +204,7 @@ class TensorWorkload(ABC):
             num_train=len(data.train),
             num_classes=self.num_classes,
             input_shape=tuple(data.train.x.shape[1:]),
-            input_range=self.input_range,
+            input_range=PIXELS if data.train.x.dtype == torch.uint8 else self.input_range,
             batch_size=self.batch_size,
             budget_samples=self.budget_samples,
             has_batchnorm=bool(batch_norms(model)),

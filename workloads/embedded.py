@@ -24,6 +24,8 @@ class Digits(TensorWorkload):
     to learn.
     """
 
+    input_range = (0.0, 1.0)
+
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`; 899 training, 449 validation and 449 test rows."""
         from sklearn.datasets import load_digits
@@ -52,6 +54,7 @@ class BreastCancer(TensorWorkload):
     task = "binary"
     model_kind = "linear"
     num_classes = 2
+    input_range = (0.0, 1.0)
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`; 191 training, 189 validation and 189 test rows."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.kinds import KINDS, LossFn
+from runner.metrics import METRICS, measured
 from runner.stream import decode
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Evaluation:
-    """Mean loss and accuracy of a model on a split; independent of the evaluation batch size.
+    """Mean loss and accuracy of a model on a split, and ``metric``; independent of the evaluation batch size.
 
     A regression has no accuracy, and the mean squared error for its loss.
 
@@ -25,13 +26,21 @@ class Evaluation:
         splits: name -> rows, on the device.
         batch_size: rows a forward pass; the last batch may be ragged.
         loss: the workload's own per-example loss; cross-entropy when None.
+        metric: what is scored; where it is known by name and neither of the two, it is reported as well.
     """
 
     def __init__(
-        self, task: str, splits: Mapping[str, Split], batch_size: int, loss: LossFn | None = None
+        self,
+        task: str,
+        splits: Mapping[str, Split],
+        batch_size: int,
+        loss: LossFn | None = None,
+        metric: str = "loss",
     ) -> None:
         self.kind, self.task, self.splits, self.batch_size = KINDS[task], task, splits, batch_size
         self.loss, self.classes = loss, task != "regression"
+        known = METRICS.get(metric)
+        self.more = {metric: known} if known is not None and known.measure is not None else {}
 
     @torch.no_grad()
     def __call__(
@@ -43,7 +52,7 @@ class Evaluation:
         without penalties on weights.
         """
         rows = self.splits[split]
-        totals = torch.zeros(2, dtype=torch.float64, device=rows.x.device)
+        totals, kept = torch.zeros(2, dtype=torch.float64, device=rows.x.device), []
         for start in range(0, len(rows), self.batch_size):
             x, y = rows.x[start : start + self.batch_size], rows.y[start : start + self.batch_size]
             outputs = model(decode(x))
@@ -52,8 +61,11 @@ class Evaluation:
             totals[0] += self.kind.rows(outputs, y, self.loss).double().sum()
             if self.classes:
                 totals[1] += self._right(outputs, y)
+            if self.more:
+                kept.append(outputs)
         loss, right = (totals / len(rows)).tolist()
-        return {"loss": loss, "accuracy": right} if self.classes else {"loss": loss}
+        more = {name: measured(metric, torch.cat(kept), rows.y) for name, metric in self.more.items()}
+        return {"loss": loss, **({"accuracy": right} if self.classes else {}), **more}
 
     def _predicted(self, outputs: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
         predicted = self.kind.predict(outputs, predict)

@@ -46,6 +46,7 @@ class GrokModAdd(TensorWorkload):
     """
 
     model_kind = "mlp"
+    input_range = (0.0, 1.0)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ class LeastSquares(TensorWorkload):
     task = "regression"
     model_kind = "linear"
     num_classes = 0
-    metrics: ClassVar[tuple[str, ...]] = ("loss",)
 
     def __init__(
         self, *args: Any, features: int = 100, decay: float = 1.0, noise: float = 0.1, **kwargs: Any

@@ -56,11 +56,11 @@ class TRADES:
         self.beta, self.eps, self.step_size, self.steps = beta, eps, step_size, int(steps)
 
     def compatible(self, info: Info) -> str | None:
-        """Needs logits, and inputs that can be moved a little."""
+        """Needs logits, and inputs that can be moved a little within a range."""
         if info.task == "regression":
             return f"compares softmaxes of logits; {NO_CLASSES}"
         if info.task == "lm" or info.input_range is None:
-            return "inputs without a range, such as tokens, cannot be moved a little"
+            return "moves inputs a little within their range: the workload states none (input_range)"
         return None
 
     def setup(self, task: Task) -> None:

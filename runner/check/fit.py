@@ -35,4 +35,5 @@ def others(info: Info) -> Iterator[Info]:
     yield replace(info, task="multiclass", num_classes=100, has_batchnorm=True, model="resnet")
     yield replace(info, task="lm", model="transformer", num_classes=256, input_shape=(64,), input_range=None,
                   metric="loss", minimize=True)  # fmt: skip
+    yield replace(info, task="multiclass", num_classes=3, model="mlp", input_shape=(13,), input_range=None)
     yield replace(info, task="regression", num_classes=0, metric="loss", minimize=True)

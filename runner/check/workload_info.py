@@ -14,6 +14,7 @@ from runner.check.result import Result, ok
 from runner.check.workload_rows import cut, enough, evaluated
 from runner.check.workload_subject import SPLITS, Built, WorkloadSubject, first_fault
 from runner.loop import hits
+from runner.metrics import METRICS, Metric
 from runner.norm import batch_norms
 from runner.stream import decode
 
@@ -21,8 +22,6 @@ ROLES = ("embedding", "hidden", "head", "bias", "norm")
 FILLED = 0.5  # share of the stated input range that inputs take up at least
 EVALUATIONS = (5, 1000)  # in a whole run: fewer say little about when a target was reached
 FIRST_TARGETS = 200
-BOUNDS = {"accuracy": (0.0, 1.0), "error": (0.0, 1.0), "loss": (0.0, math.inf), "perplexity": (1.0, math.inf)}
-MINIMIZE = {"accuracy": False, "error": True, "loss": True, "perplexity": True}
 
 
 def check_info(subject: WorkloadSubject) -> Result:
@@ -111,16 +110,33 @@ def _span(values: Tensor) -> str:
 
 def _range_faults(built: Built) -> Iterator[str | None]:
     x, stated = built.task.data.x, built.task.info.input_range
-    tokens = not decode(x[:1]).is_floating_point()
-    if tokens != (stated is None):
-        yield f"info.input_range is {stated}, and inputs are {x.dtype}: None is for tokens alone"
-    if tokens or stated is None:
-        if not bool(((x >= 0) & (x < built.task.info.num_classes)).all()):
-            yield f"tokens are {_span(x)}, wanted 0 to num_classes − 1 = {built.task.info.num_classes - 1}"
-        return
+    if not decode(x[:1]).is_floating_point():
+        yield from _token_faults(built, x)
+    elif not all(bool(torch.isfinite(rows).all()) for rows in (x, *_scored_inputs(built))):
+        yield "inputs are not all finite"
+    elif stated is not None:
+        yield from _span_faults(x, stated)
+
+
+def _scored_inputs(built: Built) -> list[Tensor]:
+    return [built.evaluate.splits[split].x for split in SPLITS]
+
+
+def _token_faults(built: Built, x: Tensor) -> Iterator[str | None]:
+    stated, most = built.task.info.input_range, built.task.info.num_classes - 1
+    if stated is not None:
+        yield f"info.input_range is {stated}, and inputs are {x.dtype}: tokens have none, so None"
+    if not bool(((x >= 0) & (x <= most)).all()):
+        yield f"tokens are {_span(x)}, wanted 0 to num_classes − 1 = {most}"
+
+
+def _span_faults(x: Tensor, stated: tuple[float, float]) -> Iterator[str | None]:
     low, high = (float(decode(x.amin().reshape(1))), float(decode(x.amax().reshape(1))))
     if not stated[0] - 1e-6 <= low <= high <= stated[1] + 1e-6:
-        yield f"info.input_range is {tuple(stated)}, but training inputs go from {low:.4g} to {high:.4g}"
+        yield (
+            f"info.input_range is {tuple(stated)}, but training inputs go from {low:.4g} to {high:.4g}: "
+            "state what is so, or None where they have no range, as standardised ones"
+        )
     if high - low < FILLED * (stated[1] - stated[0]):
         yield (
             f"info.input_range is {tuple(stated)}, but training inputs only go from {low:.4g} to {high:.4g}: "
@@ -167,23 +183,29 @@ def _grid_faults(built: Built) -> Iterator[str | None]:
 def _metric_faults(subject: WorkloadSubject, built: Built) -> Iterator[str | None]:
     info, first = built.task.info, {}
     for split in SPLITS:
-        metrics = first[split] = evaluated(
-            built, cut(built.evaluate, enough(built, FIRST_TARGETS)), split
-        ).metrics
+        few = cut(built.evaluate, enough(built, FIRST_TARGETS))
+        metrics = first[split] = evaluated(built, few, split).metrics
         if info.metric not in metrics:
             yield f"metric is {info.metric}, but the evaluation of {split} reports {', '.join(metrics)}"
-        for name, (low, high) in BOUNDS.items():
-            if name in metrics and not low <= metrics[name] <= high:
-                yield f"{split} {name} is {metrics[name]:.4g}, wanted {low:g} to {high:g}"
+        for name, known in METRICS.items():
+            if name in metrics and known.is_defined(few.splits[split].y):
+                yield _bound_fault(f"{split} {name}", metrics[name], known)
     yield _differ("target", info.target, subject.workload.get("target"))
-    if MINIMIZE.get(info.metric, info.minimize) != info.minimize:
+    if info.metric in METRICS and METRICS[info.metric].minimize != info.minimize:
         yield f"metric={info.metric} with minimize={str(info.minimize).lower()}: it is the wrong way round"
     if info.target is not None:
         yield from _target_faults(info, info.target, first["validation"][info.metric])
 
 
+def _bound_fault(what: str, value: float, known: Metric) -> str | None:
+    if known.low <= value <= known.high:
+        return None
+    return f"{what} is {value:.4g}, wanted {known.low:g} to {known.high:g}"
+
+
 def _target_faults(info: Info, target: float, first: float) -> Iterator[str | None]:
-    low, high = BOUNDS.get(info.metric, (-math.inf, math.inf))
+    known = METRICS.get(info.metric)
+    low, high = (known.low, known.high) if known else (-math.inf, math.inf)
     if not low <= target <= high:
         yield f"target={target:g} cannot be reached: {info.metric} lies from {low:g} to {high:g}"
     if hits(first, target, info.minimize):

@@ -6,10 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from runner.check import workload_numbers as numbers
+from runner.check.workload_metrics import measured_metrics
 from runner.check.workload_numbers import Entry
 from runner.check.workload_rows import cut, evaluated, outputs
 from runner.check.workload_subject import SPLITS, Built
+from runner.metrics import METRICS
 
 
 def evaluation_faults(built: Built, few: Any) -> Iterator[str | None]:
@@ -18,15 +22,17 @@ def evaluation_faults(built: Built, few: Any) -> Iterator[str | None]:
         rows = few.splits[name]
         watched = evaluated(built, few, name)
         yield watched.fault(len(rows.y), name)
-        yield _report_fault(name, watched.metrics)
+        yield _report_fault(name, watched.metrics, rows.y)
         found = numbers.entries(built.kind, outputs(built, rows.x), rows.y)
         yield from _metric_faults(built, name, watched.metrics, found)
 
 
-def _report_fault(split: str, metrics: Mapping[str, float]) -> str | None:
+def _report_fault(split: str, metrics: Mapping[str, float], y: Tensor) -> str | None:
     if "loss" not in metrics:
         return f"the evaluation reports {', '.join(metrics) or 'nothing'}: it must report loss as well"
     for name, value in metrics.items():
+        if name in METRICS and not METRICS[name].is_defined(y):
+            continue
         if not isinstance(value, float) or not math.isfinite(value):
             return f"{split} {name} is {value!r}, wanted a finite float"
     return None
@@ -36,7 +42,7 @@ def _metric_faults(
     built: Built, split: str, metrics: Mapping[str, float], rows: list[list[Entry]]
 ) -> Iterator[str | None]:
     wanted = reference_metrics(built, rows)
-    for name in [name for name in wanted if name in metrics]:
+    for name in [name for name in wanted if name in metrics and not math.isnan(wanted[name])]:
         value, right = metrics[name], wanted[name]
         if not numbers.close(value, right):
             why = numbers.guess(value, right, rows, built.own_loss) if name == "loss" else ""
@@ -47,9 +53,11 @@ def reference_metrics(built: Built, rows: list[list[Entry]]) -> dict[str, float]
     """The metrics that are known by name; a regression has no right answers to count."""
     found = numbers.references(rows, built.own_loss)
     loss, right = (numbers.mean(list(column)) for column in zip(*found, strict=True))
+    more = measured_metrics(built.kind, rows)
     if built.kind == "regression":
-        return {"loss": loss}
-    return {"loss": loss, "accuracy": right, "error": 1 - right, "perplexity": math.exp(min(loss, 700.0))}
+        return {"loss": loss, **more}
+    perplexity = math.exp(min(loss, 700.0))
+    return {"loss": loss, "accuracy": right, "error": 1 - right, "perplexity": perplexity, **more}
 
 
 def unknown(built: Built, rows: int) -> str:

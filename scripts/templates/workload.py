@@ -21,7 +21,7 @@ class MyWorkload(TensorWorkload):
     task = "multiclass"
     model_kind = "mlp"
     num_classes = 4
-    input_range = (0.0, 1.0)
+    input_range = (0.0, 1.0)  # None where there is none: standardised features, tokens
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`; 1,000 training, 300 validation and 300 test rows."""

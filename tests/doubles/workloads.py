@@ -49,6 +49,7 @@ class Blobs(TensorWorkload):
 
     model_kind = "mlp"
     num_classes = CLASSES
+    input_range = (0.0, 1.0)
 
     def load(self, root: Path) -> Data:
         y = torch.randperm(sum(SIZES), generator=generator()) % CLASSES
@@ -140,7 +141,6 @@ class Line(Blobs):
     task = "regression"
     model_kind = "linear"
     num_classes = 0
-    metrics: ClassVar[tuple[str, ...]] = ("loss",)
 
     def load(self, root: Path) -> Data:
         x = torch.rand(sum(SIZES), FEATURES, generator=generator(3))

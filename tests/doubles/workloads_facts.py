@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.stream import Stream
-from tests.doubles.workloads import SIZES, Blobs, Moving, generator
+from tests.doubles.workloads import SIZES, Blobs, Moving, Text, generator
 from tests.doubles.workloads_losses import Scored, Scores
 from workloads.base import Data, Split
 from workloads.evaluation import Evaluation
@@ -198,6 +198,21 @@ class FloatTargets(Blobs):
     def load(self, root: Path) -> Data:
         data = super().load(root)
         return Data(*(Split(s.x, s.y.float()) for s in (data.train, data.validation, data.test)))
+
+
+class TokensInRange(Text):
+    input_range = (0.0, 1.0)
+
+
+class MissingInputs(Blobs):
+    """A value that is missing in a scored row, where no range is stated."""
+
+    input_range = None
+
+    def load(self, root: Path) -> Data:
+        data = super().load(root)
+        data.test.x[3, 4] = torch.nan
+        return data
 
 
 class LossAlone(Scored):

@@ -178,7 +178,7 @@ def test_grid_and_budget_are_whole_numbers_of_default_batches(make, name: str):
     ("change", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"metric": "auc"}, "metric must be one of accuracy, loss, got auc"),
+        ({"metric": "r2"}, r"metric must be one of accuracy, loss, f1, auc, .*got r2"),
     ],
 )
 def test_a_bad_value_is_named(make, change: dict, message: str):
