@@ -16,11 +16,12 @@ from runner.config import compose
 from runner.errors import UserError
 from runner.files import read_json, write_json
 from runner.labels import UNNAMED, slug
-from runner.lock import Lock, holder, sweep
+from runner.lock import Lock, holder
 from runner.overrides import cell_overrides
 from runner.paths import shown
 from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
+from runner.superseded import KEY, supersede
 from runner.tables import hyperparameters
 
 # Where a cell logs to and where it runs does not change what it computes.
@@ -63,8 +64,10 @@ class Cell:
         config = {"id": identity(config), **config}
         name = f"{slug(config['workload_label'])}.{slug(config['label'])}"
         name += f".s{config['study']}.t{config['trial']}.{config['id']}"
-        path = experiment_folder(config) / "cells" / name
-        return cls(config, CellFolder(path), source.source_hashes(config))
+        folder = CellFolder(experiment_folder(config) / "cells" / name)
+        if not all(map(source.is_there, source.targets(config["algorithm"]))):
+            source.reach(folder.manifest().get("paths"))
+        return cls(config, folder, source.source_hashes(config))
 
     @property
     def id(self) -> str:
@@ -91,7 +94,7 @@ class Cell:
         self._refuse_other_label()
         status = self.folder.status()["status"]
         if status in FINISHED:
-            return _finished_state(self.folder, status, self._outdated())
+            return _finished_state(self.folder, status, self._standing())
         return _unfinished_state(self.folder, status)
 
     def _refuse_other_label(self) -> None:
@@ -103,42 +106,56 @@ class Cell:
                 f"{self.config['workload_label']} · {self.config['label']}: use other letters"
             )
 
-    def submit(self, again: bool = False) -> bool:
+    def unreachable(self) -> list[str]:
+        """Modules that the cell was trained with, and that cannot be imported here."""
+        return source.unreachable(self.folder.manifest().get("sources") or {}, self.config)
+
+    def _standing(self) -> str | None:
+        made_by = self.folder.manifest()
+        if made_by.get("source") == self.source and not data.changed(made_by.get("files") or {}):
+            return None
+        return source.UNAVAILABLE if self.unreachable() else "stale"
+
+    def submit(self, again: bool = False, supersedes: Path | None = None) -> bool:
         """Write the folder that a worker needs; a stale or damaged result moves to ``superseded/`` first.
+
+        It comes back where the new run cannot start (:mod:`runner.superseded`).
 
         Args:
             again: train a finished cell once more.
+            supersedes: where its result went that this run replaces.
 
         Returns:
-            False, and nothing is changed, where the cell is finished or somebody works on it.
+            False, and nothing is changed, where the cell is finished, cannot be imported here, or somebody
+            works on it.
         """
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
             lock = Lock.acquire(self.folder.path)
         except FileNotFoundError:  # moved to superseded/ by another launcher just now
-            return self.submit(again)
+            return self.submit(again, supersedes)
         if lock is None:
             return False
         with lock:
             finished = (status := self.folder.status()["status"]) in FINISHED
-            doubted = finished and _finished_state(self.folder, status, self._outdated()) != status
+            state = self.state() if finished else status
+            doubted = finished and state != status
+            if doubted and self.unreachable():
+                return False
             if doubted:
-                self.supersede()
+                supersedes = supersede(self.folder.path)
             elif finished and not again:
                 return False
             else:
-                self._write(CellFolder(self.folder.path, lock))
-        return self.submit() if doubted else True
+                self._write(CellFolder(self.folder.path, lock), supersedes)
+        return self.submit(supersedes=supersedes) if doubted else True
 
-    def _outdated(self) -> bool:
-        made_by = self.folder.manifest()
-        return made_by.get("source") != self.source or data.changed(made_by.get("files") or {})
-
-    def _write(self, folder: CellFolder) -> None:
+    def _write(self, folder: CellFolder, supersedes: Path | None) -> None:
         before = folder.manifest().get("source")
         if before is not None and before != self.source:
             folder.discard(folder.checkpoint_file)
-        folder.create(self.config, self._manifest())
+        replaces = {KEY: supersedes.name} if supersedes else {}
+        folder.create(self.config, self._manifest() | replaces)
         write_json(folder.path / "cell.json", self._card(), folder.stage)
         folder.set_status("pending")
 
@@ -151,18 +168,8 @@ class Cell:
                 with lock:
                     CellFolder(self.folder.path, lock).tidy()
 
-    def supersede(self) -> Path:
-        """Move the folder, whose lock one holds, out of the tables' sight; returns where it went."""
-        old = self.folder.path.parent.parent / "superseded"
-        old.mkdir(parents=True, exist_ok=True)
-        target = (
-            old / f"{self.folder.path.name}.{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}"
-        )
-        self.folder.path.rename(target)
-        sweep(target)
-        return target
-
     def _manifest(self) -> dict[str, Any]:
+        paths = source.homes(self.sources)
         return {
             "id": self.id,
             "seed": cell_seed(self.config["workload"]["name"], self.config["study"], self.config["trial"]),
@@ -171,6 +178,7 @@ class Cell:
             "git": git.facts(),
             "submitted": time.time(),
             **({"overrides": list(self.overrides)} if self.overrides else {}),
+            **({"paths": paths} if paths else {}),
         }
 
     def _card(self) -> dict[str, Any]:
@@ -188,21 +196,17 @@ def folder_state(folder: CellFolder) -> str:
     """Where a cell stands, by its folder alone: a status, or what only shows from outside.
 
     ``damaged``: finished, but its evaluations are not as it wrote them · ``stale``: finished, but the source
-    code or a data file has changed since · ``running``: somebody works on it ·
-    ``killed``: says that it runs, but nobody works on it.
+    code or a data file has changed since · ``unavailable``: finished, but its algorithm cannot be imported
+    here · ``running``: somebody works on it · ``killed``: says that it runs, but nobody works on it.
     """
     status = folder.status()["status"]
     if status in FINISHED:
-        made_by = folder.manifest()
-        outdated = source.outdated(made_by.get("sources") or {}) or data.changed(made_by.get("files") or {})
-        return _finished_state(folder, status, outdated)
+        return _finished_state(folder, status, source.standing(folder.manifest(), folder.readable_config))
     return _unfinished_state(folder, status)
 
 
-def _finished_state(folder: CellFolder, status: str, outdated: bool) -> str:
-    if folder.damage() is not None:
-        return "damaged"
-    return "stale" if outdated else status
+def _finished_state(folder: CellFolder, status: str, standing: str | None) -> str:
+    return "damaged" if folder.damage() is not None else standing or status
 
 
 def _unfinished_state(folder: CellFolder, status: str) -> str:

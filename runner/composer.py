@@ -77,7 +77,7 @@ class Composer:
         config_dirs: folders beside ``conf/``, absolute.
     """
 
-    def __init__(self, config_dirs: tuple[str, ...], stamp: float) -> None:
+    def __init__(self, config_dirs: tuple[str, ...], stamp: int) -> None:
         presets.register([Path(d) for d in config_dirs])
         self.config_dirs, self.stamp = config_dirs, stamp
         self._repository = _Remembering(_search_path(config_dirs), {}, {})
@@ -238,10 +238,10 @@ def _current(config_dirs: tuple[str, ...]) -> Composer:
     return known
 
 
-def _stamp(config_dirs: Sequence[str]) -> float:
+def _stamp(config_dirs: Sequence[str]) -> int:
     """Changes whenever a config file does: a notebook sees an edited YAML at the next call."""
     files = [p for base in (CONF, *map(Path, config_dirs)) for p in base.rglob("*.yaml")]
-    return max((p.stat().st_mtime for p in files), default=0.0) + len(files)
+    return hash(tuple(sorted((str(p), p.stat().st_mtime_ns) for p in files if p.exists())))
 
 
 # -- Hydra -------------------------------------------------------------------------------------------

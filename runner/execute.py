@@ -28,6 +28,7 @@ from runner.logs import Logger, open_logger
 from runner.loop import Alarm, Evaluate, Loop, Plan, Unsound
 from runner.records import FINISHED, CellFolder
 from runner.seeding import cell_seed
+from runner.superseded import kept
 from runner.task import Task
 from runner.warmup import warm_up
 
@@ -99,7 +100,7 @@ def _run_locked(
     if cell is not None:  # after the cell's own records: whatever happens in there, they stand
         facts = {key: status[key] for key in ("status", "error") if key in status}
         cell.logger.finish(facts | status.get("summary", {}))
-    return status
+    return kept(folder, status)
 
 
 def failure(error: BaseException) -> dict[str, Any]:
@@ -160,6 +161,7 @@ class CellRun:
         machine.configure(config["threads"], config["workload"].get("deterministic", False))
         folder.discard(folder.error_file)
         folder.set_status("running", **self._where())
+        source.reach(folder.manifest().get("paths"))
         clock = Clock(machine.synchronizer(self.device))
         workload = build_part("workload", config["workload"], prefix="")
         workload.prepare(Path(config["data_dir"]))

@@ -20,6 +20,7 @@ from runner.paths import shown
 from runner.places import Places
 from runner.records import ENDED
 from runner.scheduler import Job
+from runner.source import UNAVAILABLE, not_here
 from runner.values import FOLLOW_UPS
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
@@ -101,6 +102,9 @@ class Grid:
                 with contextlib.suppress(OSError):
                     cell.tidy()
                 self.display.skipped(job, cell.folder.status())
+                continue
+            if state == UNAVAILABLE:
+                self.display.ended(job, {"status": "failed", "error": not_here(cell.unreachable())})
                 continue
             self._warn(cell)
             try:
@@ -227,7 +231,8 @@ def job_of(cell: Cell, state: str = "pending") -> Job:
     note = AGAIN.get(state, "")
     if cell.folder.checkpoint_file.exists():
         note = "from its checkpoint"
-    return Job(cell.folder.path, cell.config["device"], cell.config["threads"], cell.title, note)
+    where = cell.config["device"], cell.config["threads"]
+    return Job(cell.folder.path, *where, cell.title, note, cell.sources)
 
 
 def _corners(first: Sequence[str], rest: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:

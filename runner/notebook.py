@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import source
 from runner.cell import Cell, ensure_writable, experiment_folder
+from runner.errors import UserError
 from runner.grid import job_of
 from runner.paths import expanded
 from runner.records import ENDED, FINISHED
@@ -46,40 +49,62 @@ def run(
         ``samples_to_target``, ``seconds_to_target``, …; infinite where the target was missed. A cell that
         failed has ``status`` ``"failed"`` and its ``error``.
 
+    Files are looked at anew at each call: after an edit, a cell trains in a fresh worker, and the result of
+    the old code moves to ``superseded/``.
+
     Raises:
-        UserError: for an unknown name or key, or a bad value.
+        UserError: for an unknown name or key, or a bad value; where the cell's algorithm cannot be imported,
+            or its new code cannot start, and so its old result stays; with ``inline``, after an edit.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the cell has written its checkpoint.
     """
     from runner.tables import cell_row
 
+    importlib.invalidate_caches()  # modules that were written since
     cell = Cell.from_overrides(overrides, [expanded(folder) for folder in config_dirs])
     ensure_writable(experiment_folder(cell.config))
-    if cell.state() not in (FINISHED if promote else ENDED):
-        cell.submit()
-        train_here(cell, _judge(callback)) if inline else _train(cell, _judge(callback))
+    state = cell.state()
+    if state == source.UNAVAILABLE:
+        raise UserError(f"{cell.title}: {source.not_here(cell.unreachable())}")
+    if state not in (FINISHED if promote else ENDED):
+        status = _trained(cell, inline, _judge(callback))
+        if status["status"] == "failed" and cell.folder.status()["status"] in FINISHED:
+            raise UserError(f"{cell.title}: {status['error']}")
     return cell_row(cell.folder.path)
 
 
-def train_here(cell: Cell, judge: Judge | None = None) -> None:
-    """Train in this process."""
+def _trained(cell: Cell, inline: bool, judge: Judge | None) -> dict[str, Any]:
+    """The status with which the cell's training has ended."""
+    edited = source.edited_since_loaded(cell.config) if inline else []
+    if edited:
+        raise UserError(
+            f"{', '.join(edited)} was edited since this process imported it: leave inline out, or start anew"
+        )
+    cell.submit()
+    return train_here(cell, judge) if inline else _train(cell, judge)
+
+
+def train_here(cell: Cell, judge: Judge | None = None) -> dict[str, Any]:
+    """Train in this process; returns the status record."""
     from runner.execute import run_cell
 
-    run_cell(cell.folder.path, ask=judge or (lambda _row: None))
+    return run_cell(cell.folder.path, ask=judge or (lambda _row: None))
 
 
 def _judge(callback: Callable[[dict[str, Any]], bool | None] | None) -> Judge | None:
     return None if callback is None else lambda row: "callback" if callback(row) else None
 
 
-def _train(cell: Cell, judge: Judge | None) -> None:
-    scheduler = _scheduler()
+def _train(cell: Cell, judge: Judge | None) -> dict[str, Any]:
+    scheduler, observer = _scheduler()
     scheduler.stopped, scheduler.judge = 0, judge
     if not scheduler.run([job_of(cell)]):
         raise KeyboardInterrupt
+    return observer.statuses.pop(cell.folder.path)
 
 
 @functools.lru_cache(maxsize=1)
-def _scheduler() -> Scheduler:
-    scheduler = Scheduler(Slots.here(workers=1), Silent())
+def _scheduler() -> tuple[Scheduler, Silent]:
+    observer = Silent()
+    scheduler = Scheduler(Slots.here(workers=1), observer)
     atexit.register(scheduler.close)
-    return scheduler
+    return scheduler, observer

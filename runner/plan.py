@@ -19,17 +19,15 @@ from runner.display import plural
 from runner.launch import launches
 from runner.records import FINISHED
 from runner.resources import Recorded, Resources, estimate, recorded_minutes
+from runner.source import UNAVAILABLE
 from runner.survey import DOUBTED, FAILED, can_ask_slurm, duration
 
 if TYPE_CHECKING:
     from runner.grid import Backend, Grid
 
-COLUMNS = ("done", "stopped", "missing", "to resume", "failed", *DOUBTED, "elsewhere")
-LEFT_ALONE = (
-    "done",
-    "stopped",
-    "elsewhere",
-)  # at an end, or in the hands of somebody else
+COLUMNS = ("done", "stopped", "missing", "to resume", "failed", *DOUBTED, UNAVAILABLE, "elsewhere")
+# At an end, or in the hands of somebody else.
+LEFT_ALONE = ("done", "stopped", UNAVAILABLE, "elsewhere")
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def _column(cell: Cell, queued: bool) -> str:
         return "elsewhere"
     if state in FAILED:
         return "failed"
-    if state in (*DOUBTED, "stopped"):
+    if state in (*DOUBTED, UNAVAILABLE, "stopped"):
         return state
     return "to resume" if cell.folder.checkpoint_file.exists() else "missing"
 

@@ -17,6 +17,7 @@ from runner.files import read_tail
 from runner.lock import Lock
 from runner.records import FINISHED, CellFolder
 from runner.slots import Slot
+from runner.superseded import kept
 
 Event = dict[str, Any]
 STOP_SECONDS = 120.0  # how long a worker may take to end
@@ -33,6 +34,7 @@ class Worker:
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self.env = dict(env or {})
+        self._imported: dict[str, str] = {}
         read, write = os.pipe()
         with _blocked():
             self._process = subprocess.Popen(
@@ -56,11 +58,16 @@ class Worker:
         """The worker's process id."""
         return self._process.pid
 
-    def begin(self, cell: Path, slot: Slot, asks: bool = False) -> None:
-        """Hand over a cell; a worker that has died meanwhile says so through :meth:`events`.
+    def runs(self, sources: Mapping[str, str]) -> bool:
+        """Whether what it has imported for earlier cells is the source that a cell wants: module -> hash."""
+        return all(self._imported.get(name, wanted) == wanted for name, wanted in sources.items())
+
+    def begin(self, cell: Path, slot: Slot, sources: Mapping[str, str], asks: bool = False) -> None:
+        """Hand over a cell of this source; a worker that has died says so through :meth:`events`.
 
         With ``asks`` it waits for an :meth:`answer` at every evaluation.
         """
+        self._imported.update(sources)
         command = {
             "folder": str(cell.resolve()),
             "cores": slot.cores if slot.pinned else None,
@@ -155,6 +162,7 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
                     folder.tidy()
                     return last
                 folder.fail(reason, f"{reason}\n\nThe end of what it printed:\n{tail}", status)
+                return kept(folder, {"status": status, "error": reason})
     except OSError as error:
         reason += f" (and not recorded: {error})"
     return {"status": status, "error": reason}

@@ -62,6 +62,14 @@ class CellFolder:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         return yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=loader)
 
+    def readable_config(self) -> dict[str, Any]:
+        """The same; empty where it cannot be read."""
+        try:
+            config = self.config()
+        except Exception:  # absent, unreadable or damaged YAML: all the same here
+            return {}
+        return config if isinstance(config, dict) else {}
+
     def manifest(self) -> dict[str, Any]:
         """How the numbers were made; empty when not written yet."""
         return read_json(self.manifest_file) or {}

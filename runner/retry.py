@@ -24,7 +24,7 @@ from runner.paths import expanded, settled
 from runner.records import FINISHED, CellFolder
 from runner.resources import DEFAULTS, FACTOR, completed
 from runner.scheduler import Job
-from runner.source import source_hashes
+from runner.source import reach, source_hashes
 from runner.survey import DOUBTED, FAILED, LEFT, STATES, Seen, View, look, pick, place
 
 AGAIN = (*FAILED, *DOUBTED, *LEFT)
@@ -223,6 +223,7 @@ def restored(experiment: Path, name: str) -> Cell:
         raise ValueError("it holds no mapping")
     if missing := [key for key in NEEDED if key not in config]:
         raise ValueError(f"{missing[0]} is missing")
+    reach(folder.manifest().get("paths"))
     config = settled({**config, "results_dir": str(experiment.parent), "name": experiment.name})
     config.setdefault("resources", completed({**DEFAULTS, FACTOR: 1.0, "share": 1.0}, config, 1.0))
     return Cell(config, folder, source_hashes(config))

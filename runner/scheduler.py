@@ -10,8 +10,8 @@ import contextlib
 import selectors
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,13 +29,14 @@ GONE_LOOKS = 60  # at a cell without a config before it counts as gone
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted cell: where it is, and what it needs."""
+    """A submitted cell: where it is, what it needs, and its source: module -> hash, where that is known."""
 
     path: Path
     device: str = "cpu"
     threads: int = 1
     title: str = ""
     note: str = ""  # how it begins, where that is not from nothing
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def at(cls, path: Path) -> Job:
@@ -214,9 +215,9 @@ class Scheduler:
                 full.add(job.device)
                 continue
             self._ready.remove(job)
-            worker = self._worker_for(slot)
+            worker = self._worker_for(slot, job)
             self._busy[worker] = job, slot
-            worker.begin(job.path, slot, asks=self.judge is not None)
+            worker.begin(job.path, slot, job.sources, asks=self.judge is not None)
             if self.stopped:  # by a signal that came just now, and missed this worker
                 worker.interrupt()
             self.observer.started(job)
@@ -321,12 +322,15 @@ class Scheduler:
 
     # -- workers -----------------------------------------------------------------------------------
 
-    def _worker_for(self, slot: Slot) -> Worker:
+    def _worker_for(self, slot: Slot, job: Job) -> Worker:
         for worker in [worker for worker in self._idle if worker.env == slot.env]:
             self._idle.remove(worker)
-            if worker.alive():
+            if not worker.alive():  # it has died between two cells: nothing is lost
+                self._forget(worker)
+            elif not worker.runs(job.sources):  # a file was edited: Python does not import it again
+                self._dismiss(worker)
+            else:
                 return worker
-            self._forget(worker)  # it has died between two cells: nothing is lost
         return self._new_worker(slot.env)
 
     def _new_worker(self, env: dict[str, str]) -> Worker:

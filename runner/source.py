@@ -12,12 +12,16 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from runner import data
+from runner.paths import ROOT
+
 ENTRY = "runner.execute"  # what a worker runs
+UNAVAILABLE = "unavailable"  # the state of a finished cell that could not be trained again from here
 
 
 def source_hashes(config: Mapping[str, Any]) -> dict[str, str]:
@@ -29,15 +33,22 @@ def source_hashes(config: Mapping[str, Any]) -> dict[str, str]:
     # A grid asks thousands of times for a few sets of roots: what was found stands while no file has changed.
     if known is None or known[0] != _stamps(known[0]):
         found = _walk(roots)
-        known = _walked[key] = _stamps(path for name in found if (path := module_file(name))), found
+        known = _walked[key] = _stamps(_looked_at(found)), found
     return dict(known[1])
 
 
 _walked: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[dict[Path, int], dict[str, str]]] = {}
 
 
-def _stamps(files: Iterable[Path]) -> dict[Path, int]:
-    return {file: file.stat().st_mtime_ns if file.exists() else 0 for file in files}
+def _looked_at(modules: Iterable[str]) -> set[Path]:
+    """Their files, and the folders in which a file that was not there yet would be found."""
+    files = {path for name in modules if (path := module_file(name))}
+    searched = {Path(entry) for entry in sys.path if not _is_installed(Path(entry).resolve())}
+    return files | {path.parent for path in files} | searched
+
+
+def _stamps(paths: Iterable[Path]) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns if path.exists() else 0 for path in paths}
 
 
 def _walk(roots: Iterable[str]) -> dict[str, str]:
@@ -71,39 +82,54 @@ def targets(tree: Any) -> Iterator[str]:
 
 def module_file(name: str) -> Path | None:
     """The source file of a project module; None for the standard library and installed packages."""
-    return _find(name, tuple(sys.path))
+    path = _find(name)
+    if path is not None and not path.exists():  # it was moved since it was found
+        _spec.cache_clear()
+        path = _find(name)
+    return path
 
 
-@functools.lru_cache(maxsize=4096)
-def _find(name: str, search_path: tuple[str, ...]) -> Path | None:
-    spec = _spec(name, search_path)
-    path = None if spec is None else _python_file(spec)
-    return None if path is None or any(path.is_relative_to(root) for root in _installed()) else path
+def _find(name: str) -> Path | None:
+    path = source_file(name)
+    return None if path is None or _is_installed(path) else path
 
 
 def source_file(name: str) -> Path | None:
     """The source file of any module, also of an installed one; None where it has none in Python."""
-    spec = _spec(name, tuple(sys.path))
-    return None if spec is None else _python_file(spec)
+    try:
+        return _python_file(_spec(name, tuple(sys.path)).origin)
+    except ModuleNotFoundError:
+        return None
 
 
-def _python_file(spec: ModuleSpec) -> Path | None:
-    return Path(spec.origin).resolve() if spec.origin is not None and spec.origin.endswith(".py") else None
+@functools.lru_cache(maxsize=8192)
+def _python_file(origin: str | None) -> Path | None:
+    return Path(origin).resolve() if origin is not None and origin.endswith(".py") else None
 
 
-@functools.lru_cache(maxsize=4096)
-def _spec(name: str, search_path: tuple[str, ...]) -> ModuleSpec | None:
-    """What would be imported; unlike importlib's own, this never imports the packages around it."""
+@functools.lru_cache(maxsize=8192)
+def _spec(name: str, search_path: tuple[str, ...]) -> ModuleSpec:
+    """What would be imported; unlike importlib's own, this never imports the packages around it.
+
+    Raises:
+        ModuleNotFoundError: where there is nothing; that is not remembered, since it may be written yet.
+    """
     parent = name.rpartition(".")[0]
     try:
         if not parent:
-            return importlib.util.find_spec(name)
-        above = _spec(parent, search_path)
-        if above is None or above.submodule_search_locations is None:
-            return None
-        return PathFinder.find_spec(name, above.submodule_search_locations)
+            spec = importlib.util.find_spec(name)
+        else:
+            spec = PathFinder.find_spec(name, _spec(parent, search_path).submodule_search_locations or [])
     except (ImportError, ValueError, AttributeError):
-        return None
+        spec = None
+    if spec is None:
+        raise ModuleNotFoundError(name)
+    return spec
+
+
+@functools.lru_cache(maxsize=8192)
+def _is_installed(path: Path) -> bool:
+    return any(path.is_relative_to(root) for root in _installed())
 
 
 @functools.lru_cache(maxsize=1)
@@ -115,7 +141,11 @@ def _installed() -> tuple[Path, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _read(path: Path, name: str, _mtime: int) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(path.read_bytes(), filename=str(path))
+    text = path.read_bytes()
+    try:
+        tree = ast.parse(text, filename=str(path))
+    except (SyntaxError, ValueError):  # who imports it hears of it
+        return hashlib.sha256(text).hexdigest()[:16], ()
     imports = tuple(_imports(tree, name, path.name == "__init__.py"))
     _strip_docstrings(tree)
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16], imports
@@ -161,6 +191,83 @@ _loaded: dict[str, str] = {}
 def loaded_hashes(config: Mapping[str, Any]) -> dict[str, str]:
     """:func:`source_hashes` of what this process runs: a file edited since stays as it was first seen."""
     return {name: _loaded.setdefault(name, value) for name, value in source_hashes(config).items()}
+
+
+def edited_since_loaded(config: Mapping[str, Any]) -> list[str]:
+    """Modules of a cell that this process has trained with, and that say something else by now."""
+    return sorted(name for name, now in source_hashes(config).items() if _loaded.get(name, now) != now)
+
+
+# -- methods from outside the project --------------------------------------------------------------
+
+
+def homes(modules: Iterable[str]) -> list[str]:
+    """Folders that Python has to search to find those of these modules that lie outside the project."""
+    found = {_home(name) for name in {module.partition(".")[0] for module in modules}}
+    return sorted(str(folder) for folder in found if folder not in (None, ROOT))
+
+
+def _home(top: str) -> Path | None:
+    try:
+        spec = _spec(top, tuple(sys.path))
+    except ModuleNotFoundError:
+        return None
+    for folder in spec.submodule_search_locations or ():
+        return Path(folder).resolve().parent
+    return None if spec.origin is None else Path(spec.origin).resolve().parent
+
+
+def reach(folders: Any) -> None:
+    """Let this process import from folders that a cell's manifest names, behind all others."""
+    for folder in folders if isinstance(folders, list) else ():
+        if folder not in sys.path and Path(folder).is_dir():
+            sys.path.append(folder)
+
+
+def unreachable(recorded: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+    """Modules of a config's parts that a cell was trained with, and that cannot be found from here."""
+    parts = targets({key: config.get(key) for key in ("algorithm", "workload")})
+    return sorted({name for name in parts if name in recorded and not is_there(name)})
+
+
+def is_there(name: str) -> bool:
+    """Whether Python would find a module from here."""
+    if module_file(name) is not None:
+        return True
+    try:
+        return bool(_spec(name, tuple(sys.path)))
+    except ModuleNotFoundError:
+        return False
+
+
+def standing(manifest: Mapping[str, Any], config: Callable[[], Mapping[str, Any]]) -> str | None:
+    """What a finished cell is besides finished.
+
+    Args:
+        manifest: the cell's.
+        config: gives its config, which is asked for where a module is not found.
+
+    Returns:
+        ``stale``: its source or a data file has changed since · ``unavailable``: its algorithm or
+        workload cannot be imported here, so that it could not be trained again · None: neither.
+    """
+    recorded = manifest.get("sources") or {}
+    moved = data.changed(manifest.get("files") or {})
+    if not outdated(recorded):
+        return "stale" if moved else None
+    reach(manifest.get("paths"))
+    if not all(map(is_there, recorded)) and unreachable(recorded, config()):
+        return UNAVAILABLE
+    return "stale" if moved or outdated(recorded) else None
+
+
+def not_here(modules: Iterable[str]) -> str:
+    """What to say of a finished cell whose parts cannot be imported."""
+    named = ", ".join(modules)
+    return f"{named} cannot be imported here: set PYTHONPATH to the folder that holds it; the result stays"
+
+
+# -- what has changed ------------------------------------------------------------------------------
 
 
 def outdated(recorded: Mapping[str, str]) -> bool:

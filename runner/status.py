@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from runner.launch import Launch
 from runner.logs import afterwards
 from runner.paths import expanded
 from runner.records import CellFolder
+from runner.source import UNAVAILABLE
 from runner.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
 
 REFRESH = 2.0  # seconds between two looks; more where a look takes long
@@ -281,6 +283,8 @@ def _advice(view: View) -> Iterator[RenderableType]:
         yield _line(f"to be run again: {_by_state(again)}", "yellow")
     if left or again:
         yield _line(f"  python -m runner.retry {view.experiment}")
+    for reason, count in Counter(cell.reason for cell in view.cells if cell.state == UNAVAILABLE).items():
+        yield _line(f"{plural(count, 'finished cell')}: {reason}", "yellow")
     if not any(cell.coming for cell in view.cells):
         yield from map(_line, afterwards(view.experiment))
 

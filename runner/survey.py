@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import data, source
-from runner.errors import UserError, nearest
+from runner.errors import UserError, nearest, one_line
 from runner.files import UNREADABLE
 from runner.launch import Launch, launches
 from runner.lock import holder, runs_here
@@ -32,7 +32,9 @@ LEFT = ("pending", "preempted", "killed")  # not at their end; left behind where
 # In the order in which people read them; what is not among a folder's statuses only shows from outside.
 STATES = (
     "done", "diverged", "stopped", "running", "queued", "pending", "preempted", "killed", *FAILED, *DOUBTED,
+    source.UNAVAILABLE,
 )  # fmt: skip
+CHANGES = 3  # modules and files that are named where a cell is stale
 CLOCK_SLACK = 5.0  # seconds: a cell's folder is written just before the launch that will run it
 PENDING: Record = {"status": "pending"}
 _FINISHED = re.compile(rb'\{\n "status": "(done|diverged)"')
@@ -80,6 +82,24 @@ class Seen:
         if not {"workload_label", "label", "study", "trial"} <= card.keys():
             return title_of(self.name)
         return "{workload_label} · {label} · study {study} · trial {trial}".format(**card)
+
+    @functools.cached_property
+    def reason(self) -> str:
+        """Why it stands as it does, on one line; empty where its state says it all."""
+        if self.state in FAILED:
+            return one_line(self.status.get("error", ""), 160)
+        if self.state == "killed":
+            return f"its process on {self.status.get('host', '?')} is gone"
+        if self.state not in ("stale", source.UNAVAILABLE):
+            return ""
+        folder = CellFolder(self.path)
+        made_by = folder.manifest()
+        recorded, files = made_by.get("sources") or {}, made_by.get("files") or {}
+        if self.state == source.UNAVAILABLE:
+            return source.not_here(source.unreachable(recorded, folder.readable_config()))
+        changed = [name for name, value in recorded.items() if source.current(name) != value]
+        changed += [path for path, stamp in files.items() if data.changed({path: stamp})]
+        return "changed since: " + ", ".join(changed[:CHANGES]) + ", …" * (len(changed) > CHANGES)
 
     @property
     def id(self) -> str:
@@ -152,7 +172,7 @@ def look(experiment: Path, stale: bool = True, check: bool = False) -> View:
 
     Args:
         experiment: its folder.
-        stale: tell ``stale`` from ``done``, which takes a second file a cell.
+        stale: tell ``stale`` and ``unavailable`` from ``done``, which takes a second file a cell.
         check: hold every byte of finished cells' evaluations against their digest, or in old folders against
             their count, where otherwise the size has to do.
 
@@ -161,10 +181,10 @@ def look(experiment: Path, stale: bool = True, check: bool = False) -> View:
     """
     view = View(experiment, launched=launches(experiment))
     queued = _ask_slurm(view)
-    outdated = _Outdated() if stale else None
+    standing = _Standing() if stale else None
     unwritten = 0
     for name in _names(experiment):
-        cell = _seen(experiment, name, outdated, queued, view.notices, check)
+        cell = _seen(experiment, name, standing, queued, view.notices, check)
         if cell is None:
             unwritten += 1
         else:
@@ -267,27 +287,26 @@ def duration(seconds: float) -> str:
 # -- one cell ----------------------------------------------------------------------------------------
 
 
-class _Outdated:
-    """Whether source or data have changed since a cell was trained; asked once for each state of them."""
+class _Standing:
+    """What :func:`runner.source.standing` says of finished cells; asked once for each source and data."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[bytes, bytes], bool] = {}
+        self._known: dict[tuple[bytes, bytes], str | None] = {}
 
-    def __call__(self, path: str) -> bool:
+    def __call__(self, path: str) -> str | None:
         text = _read(f"{path}/manifest.json")
         found = _SOURCE.search(text)
         if found is None:
-            return _outdated(text)
+            return _standing(path, text)
         files = _FILES.search(text)
         key = found[1], files[1] if files is not None else b""
         if key not in self._known:
-            self._known[key] = _outdated(text)
+            self._known[key] = _standing(path, text)
         return self._known[key]
 
 
-def _outdated(manifest: bytes) -> bool:
-    made_by = _parsed(manifest) or {}
-    return source.outdated(made_by.get("sources") or {}) or data.changed(made_by.get("files") or {})
+def _standing(path: str, manifest: bytes) -> str | None:
+    return source.standing(_parsed(manifest) or {}, CellFolder(Path(path)).readable_config)
 
 
 def _names(experiment: Path) -> list[str]:
@@ -301,7 +320,7 @@ def _names(experiment: Path) -> list[str]:
 def _seen(
     experiment: Path,
     name: str,
-    outdated: _Outdated | None,
+    standing: _Standing | None,
     queued: Collection[str],
     notices: list[str],
     check: bool,
@@ -323,8 +342,8 @@ def _seen(
     if state in FINISHED:
         if CellFolder(Path(path)).damage() is not None if check else _cut(path, text):
             state = "damaged"
-        elif outdated is not None and outdated(path):
-            state = "stale"
+        elif standing is not None:
+            state = standing(path) or state
     elif (lock := holder(Path(path))) is not None:
         state = "running"
     elif state in (*LEFT, "running") and name in queued:

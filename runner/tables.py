@@ -129,7 +129,7 @@ def _read(path: Path) -> Iterator[tuple[Record, list[Record]]]:
 def _card(folder: CellFolder) -> Record | None:
     """Who the cell is: from ``cell.json``, or from the larger and slower ``config.yaml``."""
     card = read_json(folder.path / "cell.json") or {}
-    config = {} if {"hparams", "metric"} <= card.keys() else _config(folder)
+    config = {} if {"hparams", "metric"} <= card.keys() else folder.readable_config()
     workload = config.get("workload")
     workload = workload if isinstance(workload, dict) else {}
     both = {**config, **card}
@@ -154,14 +154,6 @@ def _card(folder: CellFolder) -> Record | None:
         **facts,
         **{f"hparam/{key}": value for key, value in hparams.items()},
     }
-
-
-def _config(folder: CellFolder) -> Record:
-    try:
-        config = folder.config()
-    except Exception:  # absent, unreadable or damaged YAML: all the same here
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def hyperparameters(algorithm: object, prefix: str = "") -> Record:

@@ -13,9 +13,10 @@ import pandas as pd
 from runner.display import plural
 from runner.launch import Launch
 from runner.overrides import name_of
-from runner.records import FINISHED
+from runner.records import FINISHED, CellFolder
 from runner.scoring.comparable import parts, titles
 from runner.scoring.complete import blocks, holes, ranges
+from runner.source import UNAVAILABLE
 from runner.survey import DOUBTED, FAILED, LEFT, Seen, View, look
 
 NAMED = 2  # cells of a kind that are named
@@ -68,7 +69,9 @@ def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
     states: dict[str, list[Seen]] = {}
     censored = _censored(cells)
     for cell in view.cells:
-        if cell.state not in ("done", "diverged") and not (cell.state == "stopped" and cell.id in censored):
+        if cell.state not in (*FINISHED, UNAVAILABLE) and not (
+            cell.state == "stopped" and cell.id in censored
+        ):
             states.setdefault("to come" if cell.coming and cell.state in LEFT else cell.state, []).append(
                 cell
             )
@@ -150,8 +153,6 @@ def _fill(experiment: Path, cells: pd.DataFrame, places: pd.DataFrame, launched:
 
 def _recipes(experiment: Path, cells: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
     """(workload, label) -> overrides of one of its cells, without study and trial, where they are known."""
-    from runner.records import CellFolder
-
     found: dict[tuple[str, str], list[str]] = {}
     first = cells.drop_duplicates(["workload", "label"])
     for workload, label, folder in zip(first["workload"], first["label"], first["folder"], strict=True):
