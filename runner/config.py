@@ -16,15 +16,15 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import labels, logs, presets, resources, search, values
-from runner.composer import AUTO, Composer, composer, target_key
+from runner import advice, labels, logs, presets, resources, search, structure, values
+from runner.composer import AUTO, LAUNCHER, Composer, composer, target_key
 from runner.errors import UserError, nearest
 from runner.metrics import METRICS
-from runner.overrides import cell_overrides, check_text, name_of, without_null
+from runner.overrides import GROUPS, as_hydra, cell_overrides, check_text, name_of, parsed
 
 __all__ = [
-    "algorithm_names", "cell_overrides", "compose", "explained", "free_cores", "hydra_ready",
-    "register_resolvers", "resolve_device", "without_null", "workload_names",
+    "algorithm_names", "as_hydra", "cell_overrides", "compose", "explained", "free_cores", "hydra_ready",
+    "register_resolvers", "resolve_device", "workload_names",
 ]  # fmt: skip
 
 NOT_TRAINING = ("search_space", "bounds")
@@ -42,6 +42,9 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[
     """
     wanted = cell_overrides(overrides)
     check_text(wanted)
+    for override in wanted:
+        if parsed(override).is_sweep_override():
+            raise UserError(advice.swept(override))
     with explained(config_dirs, wanted), hydra_ready(config_dirs) as using:
         return _finished(using, wanted)
 
@@ -71,6 +74,7 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     """Resolve, check, label and complete a config."""
     config, files = using.config(overrides)
     default = using.baseline(overrides, files)
+    structure.check_parts(config, default, files.own)
     removed = [key for key in values.removed(config, default) if not resources.is_need(key)]
     needs = resources.take(config, default)
     values.check_targets(config, files.choices)
@@ -240,12 +244,20 @@ def explained(config_dirs: Sequence[Path] = (), overrides: Sequence[str] = ()) -
     except ValueError as error:
         if not str(error).startswith("Config group override"):
             raise
-        raise UserError(_first_line(error)) from error  # algorithm=3
+        chosen = [o for o in overrides if not isinstance(parsed(o).value(), (str, list))]
+        names = [f"{o}: wants the name of a file" for o in chosen if "." not in name_of(o)]
+        raise UserError("; ".join(names) or _first_line(error)) from error  # algorithm=3
 
 
 def _unknown_name(error: MissingConfigException, config_dirs: Sequence[Path]) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    options = [o for o in error.options or [] if o != presets.BASE]
+    options = [o for o in error.options or [] if o != presets.BASE and not o.startswith("_")]
+    others = {"hydra/launcher": advice.other_launcher, "hydra/sweeper": advice.other_sweeper}
+    if group in others:
+        return others[group](name)
+    nested = re.match(rf"experiment/(?:.*/)?({'|'.join(GROUPS)})$", group)
+    if nested:  # defaults: [algorithm: lion]
+        return f"{group}: {name}: in an experiment it is `- override /{nested[1]}: {name}`"
     if group.partition("/")[0] == "experiment":  # which may lie in folders
         group, _, name = f"{group}/{name}".partition("/")
         options = list(presets.listed(group, config_dirs))
@@ -263,35 +275,50 @@ def _unknown_key(
 
 def unknown_key(key: str, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> str:
     """What to say of a key or group that is none in the config of ``overrides``."""
-    if "/" in key or key in ("optimizer", "loss", "schedule"):
-        groups = {f"algorithm/{path.parent.name}" for _, path in presets.parts(config_dirs)}
-        groups |= {"algorithm", "workload", "log", "targets", "ruleset", "diagnostics"}
+    value = next((o.partition("=")[2] for o in overrides if name_of(o) == key), None)
+    if "/" in key:
+        groups = {f"algorithm/{kind}" for kind in presets.kinds()} | {*GROUPS}
         return f"unknown group {key!r}: {nearest(key, groups)}"
     if key.startswith("hydra.launcher."):
-        return f"unknown key {key!r}: {nearest(key, _launcher_keys(overrides))}"
+        name = next((o.partition("=")[2] for o in overrides if o.startswith("hydra/launcher=")), LAUNCHER)
+        others = [other for other in ("local", "slurm") if key in _launcher_keys(other)]
+        if others:
+            return f"unknown key {key!r} of the launcher {name}: hydra/launcher={others[0]} has it"
+        return advice.unknown(key, _launcher_keys(name), value)
     with hydra_ready(config_dirs) as using:
-        config, _ = using.config([o for o in cell_overrides(overrides) if using.is_group(name_of(o))])
+        config, _ = using.config([o for o in cell_overrides(overrides) if using.chooses(o)])
     if key.startswith("ruleset.") and "ruleset" not in config:
         rulesets = [f"ruleset={name}" for name in presets.listed("ruleset", config_dirs)]
         return f"unknown key {key!r}: choose a ruleset first: {', '.join(rulesets)}"
-    keys = values.flatten(config)
-    parent = key.rpartition(".")[0]
-    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    return f"unknown key {key!r}: {nearest(key, siblings or keys)}"
+    known = [*values.flatten(config), *GROUPS]
+    if value is not None and value.startswith("{"):  # algorithm={optimizer: {lrr: 1}}
+        entries = values.flatten({key: parsed(f"{key}={value}").value()})
+        key, value = next(((k, v) for k, v in entries.items() if k not in known), (key, None))
+    return advice.unknown(key, known, value)
 
 
-def _launcher_keys(overrides: Sequence[str]) -> list[str]:
-    """Options of the launcher that was chosen."""
+def _launcher_keys(name: str) -> list[str]:
+    """Options of a launcher."""
     from hydra.core.config_store import ConfigStore
 
-    name = next((o.partition("=")[2] for o in overrides if o.startswith("hydra/launcher=")), "local")
     node = ConfigStore.instance().repo["hydra"]["launcher"].get(f"{name}.yaml")
     return [f"hydra.launcher.{key}" for key in node.node if key != "_target_"] if node else []
 
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    if first.startswith("Ambiguous value"):
-        first += ": add -m to sweep over it, or write [a,b] for a list"
+    first, *rest = lines or [type(error).__name__]
+    if first.endswith(":") and rest:  # In 'experiment/mine': ConfigKeyError raised while composing config:
+        first += f" {rest[0]}"
+    found = re.match(r"In '([^']+)': ConfigKeyError.*: Key '(\w+)' not in '(Basic)?(\w+)Config'", first)
+    if found:
+        file, key, _, owner = found.groups()
+        return f"{file}: {key} is no option of {owner.lower()}: choose what has it, as hydra/launcher=slurm"
+    found = re.match(r"Multiple values for ([\w/]+)\..* 'override [^:]*: (\w+)'", first)
+    if found:
+        group, name = found.groups()
+        return f"{group} is chosen twice: write {group}={name}, in a file `override /{group}: {name}`"
+    found = re.match(r"In '([^']+)': Could not override '[^@']*?/?(\w+)@", first)
+    if found:
+        return f"{found[1]}: override {found[2]}: write `override /{found[2]}: …`, with a slash"
     return first

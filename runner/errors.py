@@ -17,7 +17,8 @@ class Diverged(Exception):  # noqa: N818 - an outcome, not a fault
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     """``"; nearest: a, b"`` for the known names closest to ``name``, or a list of all when there are few."""
     known = sorted(set(known))
-    close = difflib.get_close_matches(name, known, n=n, cutoff=0.5)
+    lower = {k.lower(): k for k in known}
+    close = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=n, cutoff=0.5)]
     if close:
         return f"did you mean {', '.join(close)}?"
     shown = ", ".join(known[:12])

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from runner import advice
 from runner.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")  # text that Hydra reads as itself
 _QUOTES = {"'", '"'}
 _HOME = re.compile(r"(?<=[=,\[])~[^,\[\]{}]*")  # a value that is a path under a home
 WORDS = ("null", "true", "false", "nan", "inf")  # and text that it does not
+GROUPS = (
+    "algorithm",
+    "workload",
+    "log",
+    "targets",
+    "ruleset",
+    "diagnostics",
+)  # files that set no other's keys
+SPELLINGS = [
+    (re.compile(pattern), spelling)
+    for pattern, spelling in (
+        (r"^(?=experiment=)", "+"),
+        (rf"^(\+?(?:{'|'.join(GROUPS)}|experiment)(?:/\w+)*=[^\[{{]*)\.ya?ml$", r"\1"),
+        (r"^~diagnostics$|^diagnostics=(null|None|none)?$", "diagnostics=[]"),
+        (r"^(algorithm/\w+|ruleset|log)=(null|None|none)?$", r"~\1"),
+    )
+]
 
 
 def name_of(override: str) -> str:
@@ -30,19 +52,38 @@ def bare(choice: str) -> str:
     return re.sub(r"(?<![\w.-])/|\.yaml(?![\w.-])", "", choice)
 
 
-def without_null(override: str) -> str:
-    """``algorithm/loss=null`` as Hydra spells it: ``~algorithm/loss``; a list becomes the empty one.
+@functools.lru_cache(maxsize=4096)
+def parsed(override: str) -> Override:
+    """The override by Hydra's grammar.
 
-    A path that begins with ``~`` is quoted, which Hydra's grammar asks for.
+    Raises:
+        UserError: where it cannot be read, with what to write instead.
     """
-    override = re.sub(r"^(diagnostics)=(null|None)?$", r"\1=[]", override)
-    override = override if _QUOTES & set(override) else _HOME.sub(lambda path: _quoted(path[0]), override)
-    return re.sub(r"^(algorithm/\w+|ruleset|log)=(null|None)?$", r"~\1", override)
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([override])[0]
+    except HydraException as error:
+        raise UserError(advice.unreadable(override)) from error
+
+
+def as_hydra(override: str) -> str:
+    """An override as Hydra spells it: ``algorithm/loss=null`` is ``~algorithm/loss``, a list the empty one.
+
+    An experiment may go without its ``+``, and the name of a file may end in ``.yaml``. A path that begins
+    with ``~`` is quoted, which Hydra's grammar asks for.
+    """
+    if not _QUOTES & set(override):
+        override = _HOME.sub(lambda path: advice.quoted(path[0]), override)
+    for pattern, spelling in SPELLINGS:
+        override = pattern.sub(spelling, override)
+    return override
 
 
 def cell_overrides(overrides: Iterable[str]) -> list[str]:
     """The overrides that concern the cell itself, without those that configure Hydra."""
-    return [without_null(o) for o in overrides if not o.lstrip("+~").startswith("hydra")]
+    return [as_hydra(o) for o in overrides if not re.match(r"hydra[./=]", o.lstrip("+~"))]
 
 
 def check_text(overrides: Iterable[str]) -> None:
@@ -64,7 +105,7 @@ def check_text(overrides: Iterable[str]) -> None:
 
 def assignment(key: str, value: Any) -> str:
     """The override that sets ``key`` to ``value``, whatever characters it holds; null takes a part out."""
-    return without_null(f"{key}={spelled(value)}")
+    return as_hydra(f"{key}={spelled(value)}")
 
 
 def spelled(value: Any) -> str:
@@ -74,15 +115,9 @@ def spelled(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return value if BARE.fullmatch(value) and value.lower() not in WORDS else _quoted(value)
+        return value if BARE.fullmatch(value) and value.lower() not in WORDS else advice.quoted(value)
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{spelled(k)}:{spelled(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ",".join(spelled(v) for v in value) + "]"
     return repr(value)
-
-
-def _quoted(text: str) -> str:
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(text=text, quote=Quote.single).with_quotes()

@@ -6,6 +6,7 @@ part put in. No registry to edit: the YAML files are the list.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -21,14 +22,36 @@ def register(config_dirs: Sequence[Path] = ()) -> None:
     """Tell Hydra's ConfigStore about the presets that follow from parts.
 
     Raises:
-        UserError: when two parts claim one name.
+        UserError: when two parts claim one name, or two files.
     """
     from hydra.core.config_store import ConfigStore
+
+    for folder in config_dirs:
+        _refuse_namesakes(folder)
 
     store = ConfigStore.instance()
     for name, (kind, _) in implied(config_dirs).items():
         defaults = [BASE, {f"override {kind}": name}, "_self_"]
         store.store(group="algorithm", name=name, node={"defaults": defaults}, provider="parts")
+
+
+def _refuse_namesakes(folder: Path) -> None:
+    """A name means the same to everybody who reads a board: no file of one's own takes one of ours.
+
+    A copy of one of ours may stand beside it.
+    """
+    ours = algorithms()
+    for path in folder.rglob("*.yaml"):
+        name = path.relative_to(folder)
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        same = CONF / name
+        if same.is_file() and same.read_bytes() != path.read_bytes():
+            raise UserError(
+                f"{path}: {name.with_suffix('')} is one of {CONF}, and not the same; rename yours"
+            )
+        if name.parts[0] == "algorithm" and path.stem in ours and not same.is_file():
+            raise UserError(f"{path}: algorithm={path.stem} is one of {CONF}; rename yours")
 
 
 def implied(config_dirs: Sequence[Path] = ()) -> dict[str, tuple[str, Path]]:
@@ -71,19 +94,25 @@ def listed(group: str, config_dirs: Sequence[Path] = ()) -> dict[str, str]:
 def embedded(config_dirs: Sequence[Path] = ()) -> list[str]:
     """Workloads whose data is always there: small by contract, so that methods are checked on them."""
     pattern = re.compile(r"^data: (embedded|synthetic)\b", re.MULTILINE)
-    return [path.stem for path in _yamls("workload", config_dirs) if pattern.search(path.read_text("utf-8"))]
+    return [path.stem for path in _yamls("workload", config_dirs) if pattern.search(_text(path))]
 
 
 def parts(config_dirs: Sequence[Path] = ()) -> Iterator[tuple[str, Path]]:
     """(kind, YAML) of every part."""
     for folder in _folders("algorithm", config_dirs):
-        for path in sorted(folder.glob("*/[!.]*.yaml")):
+        for path in sorted(folder.glob("*/[!_.]*.yaml")):
             yield path.parent.name, path
+
+
+@functools.cache
+def kinds() -> tuple[str, ...]:
+    """The kinds of parts: ``optimizer``, ``loss``, …"""
+    return tuple(sorted(folder.name for folder in (CONF / "algorithm").iterdir() if folder.is_dir()))
 
 
 def summary(path: Path) -> str:
     """The first comment line of a YAML that is not a Hydra package header."""
-    for line in path.read_text("utf-8").splitlines():
+    for line in _text(path).splitlines():
         if line.startswith("# @package"):
             continue
         return line[1:].strip() if line.startswith("#") else ""
@@ -92,8 +121,13 @@ def summary(path: Path) -> str:
 
 def comments(path: Path) -> list[str]:
     """The comment lines in front of everything else in a YAML, less a Hydra package header."""
-    leading = itertools.takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    leading = itertools.takewhile(lambda line: line.startswith("#"), _text(path).splitlines())
     return [line[1:].removeprefix(" ") for line in leading if not line.startswith("# @package")]
+
+
+def _text(path: Path) -> str:
+    # What is not UTF-8 is refused where it is chosen; a list of names goes on without it.
+    return path.read_text("utf-8", errors="replace")
 
 
 def _written(config_dirs: Sequence[Path]) -> dict[str, Path]:
@@ -101,7 +135,8 @@ def _written(config_dirs: Sequence[Path]) -> dict[str, Path]:
 
 
 def _yamls(group: str, config_dirs: Sequence[Path]) -> list[Path]:
-    """Its files, by name; a leading underscore marks what only other files take in."""
+    """Its files, by name; a leading underscore marks what only other files take in,
+    a leading dot an editor's."""
     found = [path for folder in _folders(group, config_dirs) for path in folder.glob("[!_.]*.yaml")]
     return sorted(found, key=lambda path: path.stem)
 

@@ -19,8 +19,9 @@ POSITIVE = math.nextafter(0.0, 1.0)
 TOP: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "name": ((str,), None, "a folder name"),
     "results_dir": ((str,), None, "a folder"),
-    "study": ((int,), (0, LARGEST, ""), f"an integer from 0 to {LARGEST}"),
-    "trial": ((int,), (0, LARGEST, ""), f"an integer from 0 to {LARGEST}"),
+    "data_dir": ((str,), None, "a folder"),
+    "study": ((int,), (0, LARGEST, ""), f"an integer from 0 to {LARGEST}; several: -m study=0,1,2"),
+    "trial": ((int,), (0, LARGEST, ""), f"an integer from 0 to {LARGEST}; several: -m trial=1,2,3"),
     "label": ((str, type(None)), None, "text, or null"),
     "stop_at_target": ((bool,), None, "true or false"),
     "max_seconds": ((int, float, type(None)), (POSITIVE, INF, ""), "seconds above 0, or null"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 ROOT = Path(__file__).resolve().parent.parent
+SWEEPER = "hydra.sweeper._target_=hydra_plugins.runner_launchers.sweeper.GridSweeper"
 NAME = "bench_grid"
 WAYS = {"warm": "warm workers", "joblib": "joblib launcher", "process": "a process per cell"}
 RATES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -62,7 +63,7 @@ class Grid:
         launcher = {
             "warm": ["hydra/launcher=local", f"workers={self.workers}"],
             "process": ["hydra/launcher=local", f"workers={self.workers}", "hydra.launcher.warm=false"],
-            "joblib": ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={self.workers}"],
+            "joblib": ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={self.workers}", SWEEPER],
         }[way]
         return [
             "-m", *launcher, f"name={NAME}", f"results_dir={results}", "log=none", "device=cpu",

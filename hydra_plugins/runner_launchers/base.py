@@ -5,12 +5,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 
 @dataclass
@@ -21,23 +17,18 @@ class GridConfig:
     then: Any = "${then}"
 
 
-class GridLauncher(Launcher):
+class GridLauncher:
     """A launcher that knows its backend; Hydra's own way of running jobs is not used."""
 
     def __init__(self, dry_run: bool = False, then: str | None = None, **options: Any) -> None:
         self.dry_run, self.then, self.options = dry_run, then, options
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's set-up; nothing of it is needed."""
-
     def backend(self) -> Any:
         """Where the cells run: a :class:`runner.grid.Backend`."""
         raise NotImplementedError
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every cell; leaves the process with the grid's exit code."""
-        from runner.__main__ import config_dirs
+    def start(self, jobs: Sequence[Sequence[str]], config_dirs: Sequence[Path]) -> int:
+        """Run every cell of the override lists; returns the grid's exit code."""
         from runner.grid import run_grid
 
-        jobs = [list(overrides) for overrides in job_overrides]
-        raise SystemExit(run_grid(jobs, self.backend(), config_dirs(), self.dry_run, self.then))
+        return run_grid(jobs, self.backend(), config_dirs, self.dry_run, self.then)

@@ -14,27 +14,27 @@ from hydra_plugins.runner_launchers.base import GridConfig, GridLauncher
 
 @dataclass
 class SlurmConfig(GridConfig):
-    """Options; :class:`runner.slurm.options.SlurmOptions` says what they mean."""
+    """Options; :class:`runner.slurm.options.SlurmOptions` says what they mean, and checks them."""
 
     _target_: str = "hydra_plugins.runner_launchers.slurm.SlurmLauncher"
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    time: int | None = None
-    mem_gb: float | None = None
-    cpus_per_task: int | None = None
-    gpus: int | None = None
-    gres: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
-    nodelist: str | None = None
-    signal_delay_s: int = 90
-    array_parallelism: int = 256
-    max_requeues: int = 100
-    setup: list[str] = field(default_factory=list)
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    python: str | None = None
-    poll: float = 10.0
+    partition: Any = None
+    account: Any = None
+    qos: Any = None
+    time: Any = None
+    mem_gb: Any = None
+    cpus_per_task: Any = None
+    gpus: Any = None
+    gres: Any = None
+    constraint: Any = None
+    exclude: Any = None
+    nodelist: Any = None
+    signal_delay_s: Any = 90
+    array_parallelism: Any = 256
+    max_requeues: Any = 100
+    setup: Any = field(default_factory=list)
+    sbatch: Any = field(default_factory=dict)
+    python: Any = None
+    poll: Any = 10.0
     cells_per_task: Any = "${cells_per_task}"
     minutes_per_task: Any = "${minutes_per_task}"
     wait: Any = "${wait}"

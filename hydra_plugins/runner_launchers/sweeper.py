@@ -1,4 +1,7 @@
-"""Hydra's own sweeper, less its habits of composing every cell before the first starts, and of writing."""
+"""Hydra's own sweeper, less its habits of composing every cell before the first starts, and of writing.
+
+``scripts/bench_grid.py`` sweeps with it over Hydra's joblib launcher; ``python -m runner`` has no need of it.
+"""
 
 # No `from __future__ import annotations`: Hydra runs plugin modules outside sys.modules.
 
@@ -7,8 +10,6 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from runner.errors import UserError
-
 
 class GridSweeper(BasicSweeper):
     """Hands over the whole grid as it is; the runner checks cells as it composes them."""
@@ -16,8 +17,6 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Expand ``hydra.sweeper.params`` and the command line, and launch all of it at once."""
         assert self.hydra_context is not None and self.launcher is not None
-        if type(self.launcher).__module__.startswith("hydra._internal"):
-            raise UserError("hydra/launcher=basic: cells run with local, slurm or inline")
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (jobs,) = self.split_arguments(overrides, max_batch_size=None)

@@ -22,6 +22,7 @@ POSITIVE = (
     "cells_per_task",
     "minutes_per_task",
 )
+UNITS = {"time": "minutes, as 90", "mem_gb": "gigabytes, as 16"}  # where sbatch takes other spellings
 NOT_NEGATIVE = ("gpus", "signal_delay_s", "max_requeues")
 FOLLOW_UPS = ("score",)
 
@@ -110,7 +111,15 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
     kinds = [typing.get_origin(k) or k for k in (typing.get_args(kind) if _is_union(kind) else (kind,))]
     right = isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))
     if not right or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join("null" if k is types.NoneType else k.__name__ for k in kinds)
+        names = {
+            types.NoneType: "null",
+            int: "an integer",
+            float: "a number",
+            str: "text",
+            bool: "true or false",
+        }
+        wanted = " or ".join(names.get(k, f"a {k.__name__}") for k in kinds)
+        wanted = f"{UNITS[name]}, or null" if name in UNITS else wanted
         raise UserError(f"{_key(name)}: got {value!r}, wants {wanted}")
 
 

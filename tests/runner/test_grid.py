@@ -54,7 +54,7 @@ def test_a_mistake_late_in_a_long_sweep_shows_at_once(command: Command, tmp_path
         ("workers=0", "workers"),
         ("per_gpu=x", "per_gpu"),
         ("then=publish", "then"),
-        ("hydra/launcher=loacl", "local"),
+        ("hydra/launcher=loacl", "local, slurm or inline"),
         ("hydra.launcher.worker=2", "hydra.launcher.workers"),
     ],
 )
