@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from runner.errors import UserError, one_line
 
-NOT_ARGUMENTS = ("_target_", "search_space", "bounds", "time_factor")
+NOT_ARGUMENTS = ("_target_", "_partial_", "_convert_", "_recursive_", "search_space", "bounds", "time_factor")
 NO_TARGET = "names no class; write _target_: package.module.Class into its YAML"
 WHOLE = "an algorithm of its own can do that: docs/adding_a_method/whole.md"
 
@@ -30,7 +31,9 @@ def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") ->
         raise UserError(f"{prefix}{where}: {NO_TARGET}")
     arguments = {key: value for key, value in spec.items() if key not in NOT_ARGUMENTS}
     try:
-        part = get_object(spec["_target_"])(*args, **arguments)
+        part: Any = functools.partial(get_object(spec["_target_"]), *args, **arguments)
+        # What is called with the parameters, as an optimizer is, is complete: _partial_ says the same of it.
+        part = part if spec.get("_partial_") and not args else part()
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         raise UserError(f"{prefix}{where} ({spec['_target_']}): {one_line(str(error))}") from error
     if hasattr(part, "param_groups"):  # an optimizer, or what wraps one

@@ -5,14 +5,19 @@ from __future__ import annotations
 import atexit
 import functools
 import importlib
+import itertools
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import source
 from runner.cell import Cell, ensure_writable, experiment_folder
+from runner.config import explained, hydra_ready
 from runner.errors import UserError
+from runner.expand import expand
 from runner.grid import job_of
+from runner.overrides import as_hydra, name_of
 from runner.paths import expanded
 from runner.records import ENDED, FINISHED
 from runner.scheduler import Judge, Scheduler, Silent
@@ -21,9 +26,11 @@ from runner.slots import Slots
 if TYPE_CHECKING:
     import pandas as pd
 
+_GRID = "run() trains one cell, and this is a grid: give study= and trial=, or call python -m runner"
+
 
 def run(
-    overrides: Sequence[str],
+    overrides: Sequence[str] | str,
     config_dirs: Sequence[str | Path] = (),
     inline: bool = False,
     callback: Callable[[dict[str, Any]], bool | None] | None = None,
@@ -35,7 +42,7 @@ def run(
     this waits.
 
     Args:
-        overrides: as on the command line.
+        overrides: as on the command line; one text is taken apart as a shell does it.
         config_dirs: folders beside ``conf/``.
         inline: train in this process: for debuggers.
         callback: gets every evaluation as it is made, a row of the ``evals`` table; True stops the cell
@@ -53,14 +60,17 @@ def run(
     the old code moves to ``superseded/``.
 
     Raises:
-        UserError: for an unknown name or key, or a bad value; where the cell's algorithm cannot be imported,
-            or its new code cannot start, and so its old result stays; with ``inline``, after an edit.
+        UserError: for an unknown name or key, a bad value, or a grid, as this trains one cell; where the
+            cell's algorithm cannot be imported, or its new code cannot start, and so its old result stays;
+            with ``inline``, after an edit.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the cell has written its checkpoint.
     """
     from runner.tables import cell_row
 
     importlib.invalidate_caches()  # modules that were written since
-    cell = Cell.from_overrides(overrides, [expanded(folder) for folder in config_dirs])
+    folders = [expanded(folder) for folder in config_dirs]
+    given = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    cell = Cell.from_overrides(_of_one_cell(given, folders), folders)
     ensure_writable(experiment_folder(cell.config))
     state = cell.state()
     if state == source.UNAVAILABLE:
@@ -70,6 +80,16 @@ def run(
         if status["status"] == "failed" and cell.folder.status()["status"] in FINISHED:
             raise UserError(f"{cell.title}: {status['error']}")
     return cell_row(cell.folder.path)
+
+
+def _of_one_cell(overrides: list[str], config_dirs: Sequence[Path]) -> list[str]:
+    with explained(config_dirs, overrides), hydra_ready(config_dirs) as using:
+        shaped = any(name_of(o) == "experiment" for o in overrides)
+        swept = shaped and using.launch_config([*map(as_hydra, overrides)]).hydra.sweeper.params
+        cells = list(itertools.islice(expand(overrides, config_dirs), 2))
+    if swept or len(cells) != 1:
+        raise UserError(_GRID)
+    return cells[0]
 
 
 def _trained(cell: Cell, inline: bool, judge: Judge | None) -> dict[str, Any]:
