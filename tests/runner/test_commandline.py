@@ -171,3 +171,35 @@ def test_a_mistake_is_one_line_and_exit_code_2(ran: Ran, arguments: list[str], m
 def test_a_launchers_option_that_it_has_not_is_named(ran: Ran, conf: Callable[..., Path]) -> None:
     code, _, err = ran("--config-dir", str(conf(mine="hydra: {launcher: {time: 60}}")), "+experiment=mine")
     assert code == 2 and "experiment/mine: time is no option of local" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name:\ta\n\tb: 1\n", r"line 2: no YAML: found character '\\t'"),
+        (b"study: [1\n", "line 3: no YAML: expected ',' or '\\]'"),
+        (b"study: 1\nstudy: 2\n", "line 3: no YAML: found duplicate key study"),
+        (b"name: \xfc\n", "not in UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named(ran: Ran, conf: Callable[..., Path], content: bytes, message: str) -> None:
+    folder = conf(mine="")
+    (folder / "experiment" / "mine.yaml").write_bytes(b"# @package _global_\n" + content)
+    code, _, err = ran("--config-dir", str(folder), "+experiment=mine")
+    assert code == 2 and err.count("\n") == 1 and re.search(f"experiment/mine.yaml.*{message}", err), err
+
+
+def test_an_editors_dangling_link_is_passed_over(ran: Ran, conf: Callable[..., Path], tmp_path: Path) -> None:
+    (conf(mine="") / "experiment" / ".#mine.yaml").symlink_to(tmp_path / "nowhere")
+    assert ran("--config-dir", str(tmp_path / "conf"), "algorithm=lion")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("workload/digits", 2), ("algorithm/lion", 2), ("workload/digits_of_mine", 0)]
+)
+def test_a_file_of_ones_own_takes_no_name_of_ours(ran: Ran, tmp_path: Path, name: str, code: int) -> None:
+    file = tmp_path / "own" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("name: mine\n", "utf-8")
+    found, _, err = ran("--config-dir", str(tmp_path / "own"), "study=1")
+    assert found == code and ("rename yours" in err) == (code == 2), err
