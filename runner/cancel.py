@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner.commands import command
 from runner.display import plural
 from runner.errors import UserError
 from runner.launch import Launch
@@ -90,7 +91,8 @@ def _carry_out(plan: Plan, experiment: Path, sure: bool) -> int:
         print("left as it is")
         return 1
     good = all([_cancel_tasks(plan.tasks), _interrupt(plan.launchers)])  # both, whatever the first says
-    print(f"to go on from the checkpoints: python -m runner.retry {experiment}, or the same command again")
+    print("to go on from the checkpoints, the same command again, or")
+    print(f"  {command('runner.retry', experiment)}")
     return 0 if good and not plan.blocked else 1
 
 

@@ -40,13 +40,14 @@ class Cell:
         config: the resolved config, with its ``id``.
         folder: where its files are.
         sources: project module -> hash.
-        overrides: what it was composed from; empty where nobody knows any more.
+        overrides, config_dirs: what it was composed from; empty where nobody knows any more.
     """
 
     config: dict[str, Any]
     folder: CellFolder
     sources: dict[str, str]
     overrides: Sequence[str] = ()
+    config_dirs: Sequence[Path] = ()
 
     @classmethod
     def from_overrides(cls, overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Cell:
@@ -56,7 +57,7 @@ class Cell:
             UserError: for bad input.
         """
         cell = cls.from_config(compose(overrides, config_dirs))
-        return replace(cell, overrides=tuple(cell_overrides(overrides)))
+        return replace(cell, overrides=tuple(cell_overrides(overrides)), config_dirs=tuple(config_dirs))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Cell:
@@ -170,6 +171,7 @@ class Cell:
 
     def _manifest(self) -> dict[str, Any]:
         paths = source.homes(self.sources)
+        folders = [str(Path(folder).resolve()) for folder in self.config_dirs]
         return {
             "id": self.id,
             "seed": cell_seed(self.config["workload"]["name"], self.config["study"], self.config["trial"]),
@@ -178,6 +180,7 @@ class Cell:
             "git": git.facts(),
             "submitted": time.time(),
             **({"overrides": list(self.overrides)} if self.overrides else {}),
+            **({"config_dirs": folders} if folders else {}),
             **({"paths": paths} if paths else {}),
         }
 

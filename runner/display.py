@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from runner.commands import command
 from runner.paths import shown
 from runner.records import ENDED, FINISHED
 from runner.scheduler import Job
@@ -159,8 +160,8 @@ class Display:
             log = job.path / "error.txt"
             self._line(f"  [dim]{escape(str(shown(log if log.exists() else job.path)))}[/dim]")
         if self._failures and self.total > 1:
-            folder = escape(str(shown(experiment_of(self._failures[0][0]))))
-            self._line(f"once more: python -m runner.retry {folder}")
+            experiment = shown(experiment_of(self._failures[0][0]))
+            self._line(escape(f"once more: {command('runner.retry', experiment)}"))
         bad = [status for status in statuses if status["status"] not in (*ENDED, "queued")]
         if not bad:
             return 0

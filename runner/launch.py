@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.commands import typed
 from runner.files import read_json, write_json
 from runner.lock import runs_here, this_process
 
@@ -40,7 +40,7 @@ class Launch:
         record = {
             "launcher": launcher,
             **this_process(),
-            "command": sys.argv,
+            "command": typed(),
             "options": dict(options),
             "submitted": time.time(),
             "ended": None,

@@ -14,7 +14,7 @@ from runner.errors import UserError
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")  # text that Hydra reads as itself
+BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # text that Hydra reads as itself
 _QUOTES = {"'", '"'}
 _HOME = re.compile(r"(?<=[=,\[])~[^,\[\]{}]*")  # a value that is a path under a home
 WORDS = ("null", "true", "false", "nan", "inf")  # and text that it does not

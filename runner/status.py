@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from runner.commands import command
 from runner.display import plural
 from runner.errors import UserError, one_line
 from runner.launch import Launch
@@ -282,7 +283,7 @@ def _advice(view: View) -> Iterator[RenderableType]:
     if again:
         yield _line(f"to be run again: {_by_state(again)}", "yellow")
     if left or again:
-        yield _line(f"  python -m runner.retry {view.experiment}")
+        yield _line(f"  {command('runner.retry', view.experiment)}")
     for reason, count in Counter(cell.reason for cell in view.cells if cell.state == UNAVAILABLE).items():
         yield _line(f"{plural(count, 'finished cell')}: {reason}", "yellow")
     if not any(cell.coming for cell in view.cells):

@@ -65,7 +65,7 @@ class Study:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        config = compose([*arguments.overrides])
+        config = compose([*arguments.overrides], arguments.config_dirs)
         self.workload: dict[str, Any] = config["workload"]
         self.name: str = config["workload"]["name"]
         self.minimize: bool = self.workload["minimize"]
@@ -83,10 +83,10 @@ class Study:
         if self.arguments.share != 1.0:
             common.append(f"workload.budget_samples={budget}")
         lists = [[*common, *overrides] for overrides in grid]
-        code = run_grid(lists, Local())
+        code = run_grid(lists, Local(), self.arguments.config_dirs)
         if code:
             sys.exit(code)
-        cells = [Cell.from_overrides(overrides) for overrides in lists]
+        cells = [Cell.from_overrides(overrides, self.arguments.config_dirs) for overrides in lists]
         curves = self.curves().groupby("id")[self.metric]
         best = curves.min() if self.minimize else curves.max()
         return [
@@ -255,6 +255,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--digits", type=int, default=4, help="decimals of the target (default 4)")
     add("--targets", type=expanded, default=CONF / "targets" / "v1.yaml", help="file to write to")
     add("--results-dir", type=expanded, default=Path("results"))
+    add("--config-dir", "-cd", dest="config_dirs", action="append", type=expanded, default=[],
+        help="a folder beside conf/, for a workload or a baseline of your own")  # fmt: skip
     return parser
 
 

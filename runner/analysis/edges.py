@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -42,7 +44,7 @@ def edges(
     by: str = "samples",
     level: float = 0.95,
     *,
-    experiment: str | None = None,
+    experiment: str | Path | None = None,
     origins: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """Hyperparameters whose best value lies on the border of what was searched.
@@ -63,7 +65,7 @@ def edges(
         spaces: label -> its search space; where there is none, the range of what was tried.
         by: ``samples``, ``seconds`` or ``steps``.
         level: 1 − the chance from which there is a row.
-        experiment: name of the experiment that the command adds to.
+        experiment: folder of the experiment that the command adds to.
         origins: label -> the overrides that make the algorithm (``algorithm=adamw``), for the command; by
             default of a label that is a plain name: that name.
 
@@ -135,7 +137,7 @@ def _side(
         "studies_at_border": int(there.sum()),
         "chance": chance,
         "warning": TRUNCATED if widened or not axis.declared else NATURAL,
-        "overrides": " ".join(widened),
+        "overrides": shlex.join(widened),
     }
     return [row]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from runner import values
 from runner.analysis.axes import Axis, numbers
 from runner.analysis.trials import floats
+from runner.commands import command, places
 
 Side = Literal["min", "max"]
 SIDES: tuple[Side, Side] = ("min", "max")
@@ -22,7 +23,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_]+")
 
 
 def overrides(axis: Axis, sides: Sequence[Side]) -> list[str]:
-    """What widens a declared axis, quoted for a shell; empty where nothing lies beyond, or no space is known.
+    """What widens a declared axis; empty where nothing lies beyond, or no space is known.
 
     A logarithmic range goes on for a decade (or for as long as it is, where that is less), a linear one for
     its length; choices by one more, in the ratio (or at the distance) of the last two. What a hyperparameter
@@ -35,13 +36,17 @@ def overrides(axis: Axis, sides: Sequence[Side]) -> list[str]:
     if axis.choices:
         more = [new for side in sides for new in [_next_choice(axis, side)] if new is not None]
         whole = ",".join([*axis.choices, *(f"{new:.6g}" for new in more)])
-        return [shlex.quote(f"{space}.choices=[{whole}]")] if more else []
+        return [f"{space}.choices=[{whole}]"] if more else []
     found = {side: _next_bound(axis, side) for side in sides}
-    return [shlex.quote(f"{space}.{side}={new:.6g}") for side, new in found.items() if new is not None]
+    return [f"{space}.{side}={new:.6g}" for side, new in found.items() if new is not None]
 
 
 def grid(
-    label: str, cells: pd.DataFrame, wider: Sequence[str], made: Sequence[str] | None, experiment: str | None
+    label: str,
+    cells: pd.DataFrame,
+    wider: Sequence[str],
+    made: Sequence[str] | None,
+    experiment: str | Path | None,
 ) -> str:
     """The command that runs an algorithm's search once more in the wider space, as another label.
 
@@ -49,8 +54,8 @@ def grid(
         label: of the algorithm.
         cells: its trials: their workloads, studies and trials are run.
         wider: of :func:`overrides`.
-        made: the overrides that make the algorithm; None: its label is its name.
-        experiment: whose folder the cells go to; None: the default one.
+        made: the words that make the algorithm; None: its label is its name.
+        experiment: the folder that the cells go to; None: the default one.
 
     Returns:
         The command; empty where there is nothing wider, or a name is not plain.
@@ -62,16 +67,16 @@ def grid(
         return ""
     trials = floats(cells, "trial")
     parts = [
-        *map(shlex.quote, made),
+        *made,
         f"workload={','.join(workloads)}",
         f"ruleset={_ruleset(cells)}",
         f"ruleset.studies={len(cells['study'].unique())}",
         f"ruleset.trials={int(trials.max())}",
         *wider,
         f"label={re.sub(r'[^A-Za-z0-9_]+', '_', label)}_wide",
-        *([] if experiment is None else [shlex.quote(f"name={experiment}")]),
+        *([] if experiment is None else places(Path(experiment))),
     ]
-    return f"python -m runner -m {' '.join(parts)}"
+    return command("runner", "-m", *parts)
 
 
 def _ruleset(cells: pd.DataFrame) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from runner.commands import again, command, config_words, places
 from runner.display import plural
 from runner.launch import Launch
 from runner.overrides import name_of
@@ -22,7 +22,7 @@ from runner.survey import DOUBTED, FAILED, LEFT, Seen, View, look
 NAMED = 2  # cells of a kind that are named
 STALE = "stale, trained by other source or data than today's"
 COMMANDS = 8  # that are printed
-COUNTS = ("study", "trial")
+COUNTS, PLACES = ("study", "trial"), ("name", "results_dir")
 NOT_FILLING = ("dry_run", "then")
 
 
@@ -95,16 +95,16 @@ def _unfinished(experiment: Path, state: str, cells: Sequence[Seen]) -> str:
     what = f"{len(cells):,} {said} ({_some(cell.title for cell in cells)})"
     if state not in (*FAILED, *LEFT, *DOUBTED, "stopped"):
         return what
-    return f"{what}: python -m runner.retry {shlex.quote(str(experiment))} --states {state}"
+    return f"{what}: {command('runner.retry', experiment, '--states', state)}"
 
 
 def _missing(view: View, cells: pd.DataFrame) -> tuple[int, list[str]]:
     """Cells that a launch asked for and never wrote, or those that the others' grid lacks; the larger."""
     asked, launched = _never_written(view)
-    places = pd.concat([holes(part.cells) for part in parts(cells)], ignore_index=True)
-    if asked >= len(places):
+    empty = pd.concat([holes(part.cells) for part in parts(cells)], ignore_index=True)
+    if asked >= len(empty):
         return asked, launched
-    return len(places), _fill(view.experiment, cells, places, launched)
+    return len(empty), _fill(view.experiment, cells, empty, launched)
 
 
 def _never_written(view: View) -> tuple[int, list[str]]:
@@ -116,7 +116,7 @@ def _never_written(view: View) -> tuple[int, list[str]]:
         if absent > 0:
             number += absent
             what = plural(absent, "cell") + " of a launch that was cut, or whose folders are gone"
-            lines.append(f"{what}: {command_of(launch)}")
+            lines.append(f"{what}: {again(launch.record.get('command') or [])}")
     return number, lines
 
 
@@ -125,25 +125,19 @@ def _last_of_each_command(launched: Iterable[Launch]) -> list[Launch]:
     return list({tuple(launch.record.get("command", [])): launch for launch in grids}.values())
 
 
-def command_of(launch: Launch) -> str:
-    """What to type to launch it again: what is done is skipped."""
-    first, *rest = launch.record.get("command") or ["python -m runner"]
-    return " ".join([first, *map(shlex.quote, rest)])
-
-
 # -- places that no launch explains -----------------------------------------------------------------
 
 
-def _fill(experiment: Path, cells: pd.DataFrame, places: pd.DataFrame, launched: list[str]) -> list[str]:
+def _fill(experiment: Path, cells: pd.DataFrame, empty: pd.DataFrame, launched: list[str]) -> list[str]:
     recipes, lines = _recipes(experiment, cells), []
-    for workload, label in sorted(set(zip(places["workload"], places["label"], strict=True))):
-        own = places.loc[(places["workload"] == workload) & (places["label"] == label)]
+    for workload, label in sorted(set(zip(empty["workload"], empty["label"], strict=True))):
+        own = empty.loc[(empty["workload"] == workload) & (empty["label"] == label)]
         how = _overrides(recipes, workload, label)
         what = f"{plural(len(own), 'cell')} missing ({_some(titles(own))})"
         for studies, trials in blocks(own) if how is not None else []:
             counts = [f"study={ranges(studies)}", f"trial={ranges(trials)}"]
-            words = " ".join(map(shlex.quote, [*(how or []), *counts]))
-            lines.append(f"{what}: python -m runner -m {words}")
+            words = [*(how or []), *places(experiment), *counts]
+            lines.append(f"{what}: {command('runner', '-m', *words)}")
             what = "and"
         if how is None:
             lines.append(f"{what}; nothing says how they were launched")
@@ -152,14 +146,17 @@ def _fill(experiment: Path, cells: pd.DataFrame, places: pd.DataFrame, launched:
 
 
 def _recipes(experiment: Path, cells: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
-    """(workload, label) -> overrides of one of its cells, without study and trial, where they are known."""
+    """(workload, label) -> the words that make one of its cells, but for its study, its trial and its place,
+    where they are known.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     first = cells.drop_duplicates(["workload", "label"])
     for workload, label, folder in zip(first["workload"], first["label"], first["folder"], strict=True):
-        overrides = CellFolder(experiment / "cells" / folder).manifest().get("overrides")
+        manifest = CellFolder(experiment / "cells" / folder).manifest()
+        overrides = manifest.get("overrides")
         if isinstance(overrides, list):
-            kept = [str(o) for o in overrides if name_of(str(o)) not in (*COUNTS, *NOT_FILLING)]
-            found[workload, label] = kept
+            kept = [str(o) for o in overrides if name_of(str(o)) not in (*COUNTS, *PLACES, *NOT_FILLING)]
+            found[workload, label] = [*config_words(manifest), *kept]
     return found
 
 

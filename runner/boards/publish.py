@@ -35,6 +35,7 @@ from runner.boards.inputs import (
 )
 from runner.boards.render import markdown
 from runner.boards.rules import BASELINE, Rules
+from runner.commands import CONFIG_DIR, command
 from runner.errors import UserError, one_line
 from runner.files import read_json, read_lines, write_atomic, write_text
 from runner.labels import slug
@@ -86,7 +87,7 @@ def publish(inputs: Inputs, made: Sequence[Board], name: str | None = None, home
         _write(folder, inputs, made, record)
     return [
         f"published: {folder}, version {record['version']}",
-        f"check it: python -m runner.score {folder} --check",
+        f"check it: {command('runner.score', folder, '--check')}",
     ]
 
 
@@ -205,10 +206,12 @@ def _asked(made: Sequence[Board]) -> Rules:
 
 def _portable(line: str, inputs: Inputs) -> str:
     """A line of what is missing whose command names no folder of this machine."""
-    said, mark, command = line.rpartition(": python ")
+    said, mark, typed = line.rpartition(": python ")
     if not mark:
         return line
-    words = [word for word in shlex.split(command) if name_of(word) not in PLACES]
+    words = [word for word in shlex.split(typed) if name_of(word) not in PLACES]
+    pairs = zip(["", *words], words, strict=False)
+    words = [Path(word).name if before == CONFIG_DIR else word for before, word in pairs]
     here = f"results/{inputs.name}"
     return said + mark + shlex.join(here if word == str(inputs.folder) else word for word in words)
 
@@ -325,8 +328,8 @@ def _origin(record: Mapping[str, Any], folder: Path) -> str:
     lines = [f"{record['cells']:,} cells, targets {', '.join(record['targets']) or 'of the logs'}"]
     lines += [f"commit {', '.join(commits)}"] * bool(commits) + [", ".join(machines)] * bool(machines)
     home = (HOME / record["name"]).as_posix()
-    rerun = f"`python -m runner.verify {home} --cells 5`"
-    again = f"The numbers from the tables: `python -m runner.score {home} --check`"
+    rerun = f"`{command('runner.verify', home, '--cells', '5')}`"
+    again = f"The numbers from the tables: `{command('runner.score', home, '--check')}`"
     again += "" if record["imported"] else f"; cells run again: {rerun}"
     rows = list({row["id"]: row for row in verifications(folder)}.values())
     checked = f" Rerun: {_tally(rows)}." if rows else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ def afterwards(experiment: Path) -> list[str]:
     if not runs:
         return []
     count = f"{len(runs)} local W&B run{'' if len(runs) == 1 else 's'}"
-    return [f"{count}; upload: wandb sync {shown(experiment) / 'wandb'}/offline-run-*"]
+    return [f"{count}; upload: wandb sync {shlex.quote(str(shown(experiment) / 'wandb'))}/offline-run-*"]
 
 
 def warn(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runner.commands import command, from_here
 from runner.methods.card import FIELDS
 from runner.methods.catalogue import Method, shown
 from runner.paths import CONF
@@ -83,8 +85,8 @@ def show_card(method: Method, console: Console) -> None:
     line(Text.assemble((method.name, "bold"), f" ({method.kind})", f": {method.summary}"))
     files = [path for path in (method.source, method.yaml) if path is not None]
     line(Text(f"  {', '.join(map(shown, files))}", "dim"))
-    for command in commands(method):
-        line(Text(f"  {command}", "cyan"))
+    for one in commands(method):
+        line(Text(f"  {one}", "cyan"))
     if method.kind == "preset":
         line(f"\nParts: {composition(method)}; the others as in the default algorithm.")
     else:
@@ -101,18 +103,19 @@ def show_card(method: Method, console: Console) -> None:
 def commands(method: Method) -> Iterator[str]:
     """What trains it, and what tells where it fits."""
     name, kind = method.name, method.kind
-    folder = "" if method.folder == CONF else f" --config-dir {shown(method.folder)}"
-    train, check = f"python -m runner{folder}", f"python -m runner.check{folder}"
+    folders = [] if method.folder == CONF else [from_here(method.folder)]
+    train = functools.partial(command, "runner", config_dirs=folders)
     if kind == "diagnostic":
         chosen = ",".join(dict.fromkeys(["norms", name]))
-        yield f"{train} algorithm=adamw workload=digits diagnostics=[{chosen}]"
+        yield train("algorithm=adamw", "workload=digits", f"diagnostics=[{chosen}]")
         return
     workload = "breast_cancer" if BINARY.search(method.limits) else "digits"
-    yield f"{train} algorithm={name} workload={workload}"
+    yield train(f"algorithm={name}", f"workload={workload}")
     if kind not in ("optimizer", "whole", "preset"):
-        yield f"{train} algorithm=lion algorithm/{kind}={name}    (in another algorithm)"
+        yield train("algorithm=lion", f"algorithm/{kind}={name}") + "    # in another algorithm"
     if method.limits:
-        yield f"{check} algorithm={name}    (not for every workload: says for which)"
+        check = command("runner.check", f"algorithm={name}", config_dirs=folders)
+        yield f"{check}    # not for every workload: says for which"
 
 
 def _body(method: Method) -> str:

@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ class Findings:
         order: labels, best first.
         spaces: label -> search space.
         overrides: label -> what makes the algorithm.
-        experiment: name of its folder, for commands; None where nothing can be added to it.
+        experiment: its folder, for commands; None where nothing can be added to it.
     """
 
     cells: pd.DataFrame
@@ -58,7 +59,7 @@ class Findings:
     order: Sequence[str]
     spaces: Spaces
     overrides: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    experiment: str | None = None
+    experiment: Path | None = None
 
     @property
     def options(self) -> dict[str, Any]:

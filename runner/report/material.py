@@ -13,6 +13,7 @@ import pandas as pd
 from runner.boards.board import Board
 from runner.boards.inputs import Inputs
 from runner.boards.rules import Rules
+from runner.commands import config_words
 from runner.files import read_json
 from runner.overrides import name_of
 from runner.records import FINISHED, CellFolder
@@ -74,7 +75,7 @@ class Material:
         rules: how boards were, or would have been, scored.
         groups: the tables cut as boards are.
         configs: of one cell of each algorithm and of each workload, where they are kept.
-        overrides: label -> the overrides that make the algorithm.
+        overrides: label -> the words of a command that make the algorithm.
         origin: how the numbers were made, each kind with its number of cells.
         figures: file name -> drawing.
     """
@@ -144,7 +145,7 @@ def _group(found: Material, part: Part, board: Board | None, reason: str) -> Gro
         else inputs.evals
     )
     rules = found.rules if board is None else board.rules
-    name = inputs.name if inputs.kind == "experiment" else None
+    name = inputs.folder if inputs.kind == "experiment" else None
     findings = Findings(part.cells, evals, rules, order, found.spaces, found.overrides, name)
     return Group(part, board, why, marks, findings)
 
@@ -190,7 +191,8 @@ def _read_experiment(found: Material) -> None:
         with contextlib.suppress(Exception):  # damaged YAML can fail anywhere: then it is not shown
             config = folders[folder].config()
             found.configs |= {place: config} if isinstance(config, dict) else {}
-        found.overrides.setdefault(place[1], _of_algorithm(manifests[folder].get("overrides")))
+        own = _of_algorithm(manifests[folder].get("overrides"))
+        found.overrides.setdefault(place[1], [*config_words(manifests[folder]), *own] if own else [])
     found.overrides = {label: own for label, own in found.overrides.items() if own}
     found.origin = _origin(list(manifests.values()))
     pairs = zip(map(str, cells["workload"]), map(str, cells["folder"]), strict=True)

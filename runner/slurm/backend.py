@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.cell import Cell, experiment_folder
+from runner.commands import command
 from runner.display import Display, plural
 from runner.errors import UserError
 from runner.launch import launches
@@ -86,9 +87,8 @@ class Slurm:
         ids = submit(experiment, list(_specs(experiment, missing)), self._options, launch)
         tasks = sum(len(array["tasks"]) for array in launch.record["arrays"])
         what = f"{plural(len(missing), 'cell')} in {plural(tasks, 'task')}"
-        display.notice(
-            f"{what}: job {', '.join(ids)}; python -m runner.status {shown(experiment)} shows how they do"
-        )
+        how = command("runner.status", shown(experiment))
+        display.notice(f"{what}: job {', '.join(ids)}; how they do: {how}")
 
 
 def _specs(experiment: Path, cells: Chosen) -> Iterable[CellSpec]:

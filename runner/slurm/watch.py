@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runner.cell import folder_state
+from runner.commands import command
+from runner.display import experiment_of
 from runner.lock import holder
 from runner.records import ENDED, CellFolder
 from runner.scheduler import Job
@@ -55,7 +57,9 @@ def watch(
         while not watcher.look():
             sleep(poll)
     except KeyboardInterrupt:
-        display.notice("the jobs go on without us; to end them: python -m runner.cancel")
+        experiments = dict.fromkeys(experiment_of(job) for job in jobs)
+        ends = "; ".join(command("runner.cancel", experiment) for experiment in experiments)
+        display.notice(f"the jobs go on without us; to end them: {ends}")
         raise
 
 

@@ -106,7 +106,7 @@ def test_the_command_names_a_workload_that_it_fits(capsys: pytest.CaptureFixture
     for command in ("anyloss workload=breast_cancer", "normalized_lr_gd workload=breast_cancer",
                     "tract workload=digits"):  # fmt: skip
         assert f"python -m runner algorithm={command}\n" in out
-    assert "python -m runner.check algorithm=tract    (not for every workload: says for which)" in out
+    assert "python -m runner.check algorithm=tract    # not for every workload: says for which" in out
 
 
 def test_a_part_and_the_preset_of_its_name_are_both_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def search(best: float, **columns: object) -> pd.DataFrame:
 
 def test_a_best_trial_in_the_outer_strip_is_a_truncated_search() -> None:
     """log(0.028 / 1e-4) / log(300) = 0.988: in the outer 5 %. One of ten trials is there: q = 0.1."""
-    row = edges(search(0.028), {"adamw": SPACE}, experiment="mine").iloc[0]
+    row = edges(search(0.028), {"adamw": SPACE}, experiment="results/mine").iloc[0]
     assert dict(row) == {
         "workload": "digits", "label": "adamw", "hyperparameter": LR, "side": "max", "value": 0.028,
         "bound": 0.03, "declared": True, "best_by": "time", "studies": 2, "studies_at_border": 1,
@@ -143,12 +143,12 @@ def test_without_a_space_there_is_a_warning_and_no_override() -> None:
         (
             Axis("o.lr", choices=("0.1", "0.2", "0.4"), declared=True),
             "max",
-            "'algorithm.o.search_space.lr.choices=[0.1,0.2,0.4,0.8]'",
+            "algorithm.o.search_space.lr.choices=[0.1,0.2,0.4,0.8]",
         ),
         (
             Axis("o.lr", choices=("0", "0.2", "0.4"), declared=True),
             "max",
-            "'algorithm.o.search_space.lr.choices=[0,0.2,0.4,0.8]'",
+            "algorithm.o.search_space.lr.choices=[0,0.2,0.4,0.8]",
         ),
     ],
 )

@@ -15,6 +15,7 @@ import pytest
 from runner import retry, score
 from runner.__main__ import main as launch
 from runner.cell import Cell
+from runner.commands import places as put_into
 from runner.files import write_json
 from runner.launch import launches
 from runner.lock import this_process
@@ -181,7 +182,8 @@ def test_a_pair_that_was_never_launched_is_made_of_its_halves(tmp_path: Path, ca
     (words,) = commands(said)
     assert words[:4] == ["python", "-m", "runner", "-m"]
     assert words[4:] == [
-        "algorithm=b", "log=none", "+experiment=x", "workload=w", "workload.target=w", "study=0,1", "trial=1"
+        "algorithm=b", "log=none", "+experiment=x", "workload=w", "workload.target=w", *put_into(tmp_path),
+        "study=0,1", "trial=1",
     ]  # fmt: skip
     assert ends(said)[0].startswith("2 cells missing (w · b · study 0 · trial 1, w · b · study 1 · trial 1)")
 
@@ -191,7 +193,7 @@ def test_words_that_a_shell_would_split_are_quoted(tmp_path: Path, capsys: Captu
     write_grid(tmp_path, {("w", "a"): [10, 20]})
     write_cell(tmp_path, "`x` | y", "w", overrides=overrides)
     (words,) = commands(scored(capsys, tmp_path))
-    assert words[4:] == [*overrides, "study=1", "trial=0"]
+    assert words[4:] == [*overrides, *put_into(tmp_path), "study=1", "trial=0"]
     last = (tmp_path / "leaderboard.md").read_text().splitlines()[-1]
     assert last.endswith("trial=0 ``") and ": `` python -m runner -m algorithm=a " in last
 
