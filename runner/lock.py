@@ -77,7 +77,7 @@ class Lock:
             job: the batch system's job id, for the record.
         """
         before = _generations(cell)
-        if before and _alive(before[-1], _file_system_time(cell)):
+        if before and _alive(before[-1], lambda: _file_system_time(cell)):
             return None
         lock = cls._create(cell, _generation(before[-1]) + 1 if before else 1, job)
         if lock is None:
@@ -94,7 +94,7 @@ class Lock:
             self.release()
             return Lock.acquire(cell, self._record["job"])
         others = [path for path in _generations(cell) if path != self.path]
-        if others and any(_alive(path, _file_system_time(cell)) for path in others):
+        if others and any(_alive(path, lambda: _file_system_time(cell)) for path in others):
             self.release()
             return None
         for path in before:
@@ -187,7 +187,7 @@ def holder(cell: Path) -> Record | None:
         ``token, host, pid, boot, job, started, beat`` and the cell's progress; None when nobody does.
     """
     found = _generations(cell)
-    return _read(found[-1]) if found and _alive(found[-1], _time_in(cell)) else None
+    return _read(found[-1]) if found and _alive(found[-1], lambda: _time_for(found[-1])) else None
 
 
 def sweep(folder: Path) -> None:
@@ -241,20 +241,25 @@ def _born(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _alive(path: Path, now: float) -> bool:
+def _alive(path: Path, clock: Callable[[], float]) -> bool:
     record = _read(path)
     runs = runs_here(record)
     if runs is False:
         return False
     try:
-        age = now - os.stat(path).st_mtime
+        age = clock() - os.stat(path).st_mtime
     except OSError:
         return False
-    every = record.get("every")
-    limit = BEATS * (every if isinstance(every, (int, float)) else beat_seconds())
+    limit = _limit(record)
     if age < -limit:  # from before a clock was set back: whoever is alive will have renewed it by now
         return runs is True
     return age <= limit
+
+
+def _limit(record: Record) -> float:
+    """Seconds after which a lock without a heartbeat is dead."""
+    every = record.get("every")
+    return BEATS * (every if isinstance(every, (int, float)) else beat_seconds())
 
 
 def _file_system_time(folder: Path) -> float:
@@ -277,6 +282,13 @@ def _time_in(folder: Path) -> float:
             offset = 0.0
         _offsets[device] = offset, now + OFFSET_SECONDS
     return now + offset
+
+
+def _time_for(path: Path) -> float:
+    """The time to judge a lock by. Our own clock does where the lock looks fresh: to read leaves no trace."""
+    now = time.time()
+    fresh = abs(now - os.stat(path).st_mtime) <= _limit(_read(path))
+    return now if fresh else _time_in(path.parent)
 
 
 def _write_record(handle: int, record: Record) -> None:

@@ -11,10 +11,12 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from runner.errors import UserError
 from runner.paths import CONF
 
+PROVIDER = "parts"  # of the presets that Hydra's store has from us
 BASE = "composed"  # the default algorithm that presets build on; not itself a name on the command line
 
 
@@ -30,9 +32,12 @@ def register(config_dirs: Sequence[Path] = ()) -> None:
         _refuse_namesakes(folder)
 
     store = ConfigStore.instance()
+    nodes: Any = store.repo.get("algorithm", {})
+    for file in [name for name, node in nodes.items() if node.provider == PROVIDER]:
+        del nodes[file]  # of a call with other folders, in one process
     for name, (kind, _) in implied(config_dirs).items():
         defaults = [BASE, {f"override {kind}": name}, "_self_"]
-        store.store(group="algorithm", name=name, node={"defaults": defaults}, provider="parts")
+        store.store(group="algorithm", name=name, node={"defaults": defaults}, provider=PROVIDER)
 
 
 def _refuse_namesakes(folder: Path) -> None:

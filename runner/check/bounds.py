@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runner.check.result import Result, failed, ok
-from runner.check.subject import Subject
+from runner.check.subject import SHORT, Subject
 from runner.errors import Diverged, UserError, one_line
 from runner.values import flatten
 
@@ -32,7 +32,7 @@ def check_bounds(subject: Subject) -> Result:
 
 
 def _try(subject: Subject, steps: int) -> None:
-    pieces = subject.pieces()
+    pieces = subject.pieces(SHORT)  # whatever its cycle would be: that is found by steps
     for _ in range(steps):
         pieces.algorithm.step(pieces.task)
         pieces.task.cost.steps += 1

@@ -23,18 +23,26 @@ class Wanted:
     Attributes:
         batch: the rows.
         rows: outputs and targets of each.
-        losses: of each row, penalty included.
-        gradients: of their mean, one tensor a parameter.
+        losses: of each row, without a penalty.
+        penalty: of the weights, which counts once, whatever the rows weigh.
+        gradients: of the losses' mean, one tensor a parameter.
+        pulls: gradients of the penalty, one tensor a parameter; None where there is none.
     """
 
     def __init__(self, built: Built, batch: Batch) -> None:
         own, model = built.own_loss, built.task.model
         logits = diced(built, lambda: model(batch.x))
         penalty = own.penalty(dict(model.named_parameters())) if hasattr(own, "penalty") else torch.zeros(())
-        mean = _mean_loss(built.kind, logits, batch.y, own) + penalty
+        mean, params = _mean_loss(built.kind, logits, batch.y, own), built.task.params
         self.batch, self.rows = batch, numbers.entries(built.kind, logits, batch.y)
-        self.losses = [row.loss + penalty.item() for row in numbers.references(self.rows, own)]
-        self.gradients = torch.autograd.grad(mean, built.task.params, allow_unused=True)
+        self.losses = [row.loss for row in numbers.references(self.rows, own)]
+        self.penalty = penalty.item()
+        self.gradients = torch.autograd.grad(mean, params, allow_unused=True)
+        self.pulls = (
+            torch.autograd.grad(penalty, params, allow_unused=True)
+            if penalty.requires_grad
+            else [None] * len(params)
+        )
 
 
 def training_faults(built: Built, most: int) -> Iterator[str | None]:
@@ -57,8 +65,8 @@ def _losses_fault(built: Built, wanted: Wanted) -> str | None:
         found = diced(built, lambda: built.task.losses(batch))
     if tuple(found.shape) != (len(batch),):
         return f"task.losses is of shape {tuple(found.shape)} for {len(batch)} rows, wanted ({len(batch)},)"
-    for value, right, row in zip(found.tolist(), wanted.losses, wanted.rows, strict=True):
-        if not numbers.close(value, right):
+    for value, loss, row in zip(found.tolist(), wanted.losses, wanted.rows, strict=True):
+        if not numbers.close(value, right := loss + wanted.penalty):
             why = numbers.guess(value, right, [row], built.own_loss, len(batch))
             return f"task.losses has {value:.6g} for a row whose loss is {right:.6g}{why}"
     return None
@@ -74,24 +82,25 @@ def _backward_fault(built: Built, wanted: Wanted, weight: float | None) -> str |
         batch.weights = None
         for p in built.task.params:
             p.grad = None
-    right = factor * numbers.mean(wanted.losses)
+    right = factor * numbers.mean(wanted.losses) + wanted.penalty
     if not numbers.close(found, right):
         why = numbers.guess(found, right, wanted.rows, built.own_loss)
         each = "" if weight is None else f", each weighing {weight:g},"
         return f"task.backward returns {found:.6g} for {len(batch)} rows{each} whose loss is {right:.6g}{why}"
-    return _gradient_fault(gradients, wanted.gradients, factor, len(batch))
+    return _gradient_fault(gradients, wanted, factor)
 
 
-def _gradient_fault(found: Any, wanted: Any, factor: float, rows: int) -> str | None:
+def _gradient_fault(found: Any, wanted: Wanted, factor: float) -> str | None:
     gap = norm = actual = 0.0
-    for g, w in zip(found, wanted, strict=True):
-        g, w = (torch.zeros(()) if t is None else t.double().cpu() for t in (g, w))
-        gap += float((g - factor * w).square().sum())
-        norm += factor**2 * float(w.square().sum())
+    for tensors in zip(found, wanted.gradients, wanted.pulls, strict=True):
+        g, w, pull = (torch.zeros(()) if t is None else t.double().cpu() for t in tensors)
+        right = factor * w + pull
+        gap += float((g - right).square().sum())
+        norm += float(right.square().sum())
         actual += float(g.square().sum())
     if gap <= 1e-6 * norm + 1e-12:
         return None
-    times = math.sqrt(actual / norm) if norm else math.inf
+    times, rows = math.sqrt(actual / norm) if norm else math.inf, len(wanted.batch)
     return (
         f"task.backward returns the mean loss over {rows} rows, but leaves other gradients than its own: "
         f"{times:.4g} times as long"

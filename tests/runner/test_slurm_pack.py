@@ -94,7 +94,9 @@ def test_resources_become_sbatch_parameters() -> None:
     found = told(Needs(minutes=30, memory_gb=1.5, cores=4, gpus=1))
     assert found["time"] == 67 and found["mem"] == "1536M" and found["cpus_per_task"] == 4
     assert found["gpus_per_node"] == 1 and found["job_name"] == "exp" and "partition" not in found
-    assert found["srun_args"] == ["--cpus-per-task=4"] and found["additional_parameters"] == {"requeue": True}
+    assert found["srun_args"] == ["--cpus-per-task=4", "--export=ALL"] and found["additional_parameters"] == {
+        "requeue": True
+    }
 
 
 def test_options_win_over_resources() -> None:
