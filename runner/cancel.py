@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner.cli import leave
 from runner.commands import command
 from runner.display import plural
 from runner.errors import UserError
@@ -213,4 +214,4 @@ def _signal(launch: Launch) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cli import leave
 from runner.errors import UserError, nearest, one_line
 from runner.paths import expanded
 from runner.values import UNITS
@@ -265,4 +266,4 @@ def _more(studies: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

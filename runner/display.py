@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -15,10 +16,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from runner.commands import command
 from runner.paths import shown
-from runner.records import ENDED, FINISHED
+from runner.records import ENDED, FINISHED, CellFolder
 from runner.scheduler import Job
 
 QUIET_SECONDS = 15.0  # between two plain progress lines
+BARS = "▁▂▃▄▅▆▇█"
 MANY = 20  # cells above which those that were done before are counted, not listed
 
 
@@ -155,6 +157,8 @@ class Display:
             text = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
             before = f" ({self.before} before)" if self.before else ""
             self._line(f"{plural(len(statuses), 'cell')}: {text or 'none'}{before}")
+        elif statuses and statuses[0]["status"] in FINISHED:
+            self.say(about(next(iter(self.statuses))))
         for job, status in self._failures:
             self._line(f"[red]{escape(f'{job.title}: {outcome(status)}')}[/red]")
             log = job.path / "error.txt"
@@ -202,6 +206,29 @@ def plural(count: int, thing: str) -> str:
 def experiment_of(job: Job) -> Path:
     """The folder of the experiment that a cell belongs to."""
     return job.path.parent.parent
+
+
+def about(cell: Path) -> str:
+    """``best validation accuracy 0.983, ▁▃▆██ in results/…``: a finished cell's curve, and its folder."""
+    folder = CellFolder(cell)
+    summary = folder.status().get("summary", {})
+    values = [float(row.get(f"validation/{summary.get('metric')}") or math.nan) for row in folder.evals()]
+    sound = [value for value in values if math.isfinite(value)]
+    if not sound:
+        return f"  in {cell}"
+    best = min(sound) if summary["minimize"] else max(sound)
+    return f"  best validation {summary['metric']} {best:.4g}, {curve(values)} in {cell}"
+
+
+def curve(values: Sequence[float], width: int = 40) -> str:
+    """A line of bars, from the smallest value to the largest; what is no number is left blank."""
+    picked = [
+        values[place * len(values) // min(width, len(values))] for place in range(min(width, len(values)))
+    ]
+    sound = [value for value in picked if math.isfinite(value)]
+    low, high = min(sound, default=0.0), max(sound, default=0.0)
+    steps = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((v - low) * steps)] if math.isfinite(v) else " " for v in picked)
 
 
 def outcome(status: dict[str, Any]) -> str:

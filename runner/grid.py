@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runner.cell import Cell, ensure_writable, experiment_folder
+from runner.cli import INTERRUPTED
+from runner.commands import command
 from runner.display import Display
 from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
 from runner.paths import shown
 from runner.places import Places
-from runner.records import ENDED
+from runner.records import ENDED, FINISHED
 from runner.scheduler import Job
 from runner.source import UNAVAILABLE, not_here
 from runner.values import FOLLOW_UPS
 
-INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 AGAIN = {
     "stale": "again: source or data have changed",
     "damaged": "again: its evaluations are damaged",
@@ -212,6 +213,9 @@ def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
         for experiment in grid.launches:
             for line in afterwards(experiment):
                 display.say(line)
+        if then is None and any(status["status"] in FINISHED for status in display.statuses.values()):
+            verb = "runner.report" if display.total == 1 else "runner.score"
+            display.say("; ".join(f"next: {command(verb, experiment)}" for experiment in grid.experiments))
         return code if then is None else max(code, _follow_up(then, grid.experiments))
     except UserError as error:
         Display.error(str(error))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import git
+from runner.cli import leave
 from runner.errors import UserError
 from runner.files import write_atomic, write_json
 from runner.importing import layout, logs, targets
@@ -166,4 +167,4 @@ def _said(cells: pd.DataFrame, evals: pd.DataFrame, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the launcher imports this
+    from torch import Tensor
 
 # Outputs and targets of a whole split, float64 on the CPU: logits (n,) or (n, C) and classes, or two times
 # numbers, (n,).
-Measure = Callable[[Tensor, Tensor], float]
+Measure = Callable[["Tensor", "Tensor"], float]
 CLASSES = ("binary", "multiclass")
 
 
@@ -51,7 +52,7 @@ def measured(metric: Metric, outputs: Tensor, y: Tensor) -> float:
     """
     assert metric.measure is not None
     outputs = outputs.double().cpu()
-    return metric.measure(outputs, y.double().cpu()) if bool(torch.isfinite(outputs).all()) else math.nan
+    return metric.measure(outputs, y.double().cpu()) if bool(outputs.isfinite().all()) else math.nan
 
 
 def offered(kind: str, reported: Iterable[str]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cell import Cell, identity
+from runner.cli import leave
 from runner.display import Display
 from runner.errors import UserError, nearest, one_line
 from runner.grid import Backend, Grid, run
@@ -230,4 +230,4 @@ def restored(experiment: Path, name: str) -> Cell:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from runner.errors import UserError
+from runner.cli import leave
+from runner.commands import command
+from runner.errors import UserError, one_line
 from runner.paths import expanded
 from runner.values import UNITS
 
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--together", action="store_true", help="rank the open division together with the closed one")
     add("--allow-mixed", action="store_true", help="rank cells that cannot be compared; the board says so")
     add("--no-report", action="store_true", help="do not write report.html")
+    add("--against", metavar="BOARD", help="show its algorithms on a published board: embedded-v1")
     add("--publish", action="store_true", help="freeze the board in results/leaderboards/<name>/")
     add("--as", dest="name", metavar="NAME", help="publish under this name (the experiment's)")
     add("--check", action="store_true", help="score a published board again and compare every number")
@@ -70,17 +73,21 @@ def _score(options: argparse.Namespace) -> int:
     from runner.boards.inputs import read, write_boards, write_tables
 
     inputs = read(options.folder)
+    if options.against is not None:
+        inputs = _against(inputs, options)
     rules = _rules(options, inputs)
-    if inputs.kind == "experiment":
-        write_tables(inputs)
-    made = board.boards(inputs.cells, rules, inputs.sources, inputs.workloads)
+    writable = inputs.kind != "experiment" or _written(write_tables, inputs)
+    try:
+        made = board.boards(inputs.cells, rules, inputs.sources, inputs.workloads)
+    except UserError as error:
+        raise UserError(f"{error}{_instead(inputs, error)}") from error
     top = inputs.headline
     if inputs.kind == "published":
         made, top = publish.marked(made, inputs.folder), [*top, *publish.disputes(inputs.folder)]
     else:
-        write_boards(inputs, made)
+        writable = writable and _written(write_boards, inputs, made)
     render.show(made, top, inputs.missing, Console(highlight=False, emoji=False))
-    if inputs.kind != "published" and not options.no_report:
+    if inputs.kind != "published" and writable and not options.no_report:
         from runner.report import write
 
         print(f"report: {write(inputs, made)}")
@@ -88,6 +95,44 @@ def _score(options: argparse.Namespace) -> int:
         for line in publish.publish(inputs, made, options.name):
             print(line)
     return 0
+
+
+def _against(inputs: Inputs, options: argparse.Namespace) -> Inputs:
+    from runner.boards.against import against
+
+    if options.publish or options.name:
+        raise UserError("--against only shows: publish the experiment, or the board's with it, without it")
+    if inputs.kind == "published":
+        raise UserError(
+            f"{inputs.folder} is published: name the experiment that goes beside {options.against}"
+        )
+    return against(inputs, options.against)
+
+
+def _written(write: Callable[..., None], *args: Any) -> bool:
+    """Write into the experiment's folder; one that is read-only costs the files, not the board."""
+    try:
+        write(*args)
+    except UserError as error:
+        _warn(f"{one_line(str(error))}: the board is only shown")
+        return False
+    return True
+
+
+def _instead(inputs: Inputs, error: UserError) -> str:
+    """What to do where there is no board."""
+    from runner.boards.board import MixedError
+    from runner.boards.gaps import stale_command
+    from runner.records import FINISHED
+
+    if inputs.kind != "experiment":
+        return ""
+    if isinstance(error, MixedError):
+        again = stale_command(inputs.missing)
+        return f"; to train the stale ones again: {again}" if again else ""
+    if not set(inputs.cells["status"]) & set(FINISHED):
+        return f"; {inputs.missing[0]}" if inputs.missing else ""
+    return f"; what there is: {command('runner.report', inputs.folder)}"
 
 
 def _rules(options: argparse.Namespace, inputs: Inputs) -> Rules:
@@ -135,4 +180,4 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -20,23 +19,28 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from runner.cli import leave
 from runner.commands import command
-from runner.display import plural
+from runner.display import outcome, plural
 from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
 from runner.paths import expanded
-from runner.records import CellFolder
+from runner.records import FINISHED, CellFolder
 from runner.source import UNAVAILABLE
 from runner.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
 
 REFRESH = 2.0  # seconds between two looks; more where a look takes long
 SHARE = 5  # of the time at most this part is spent looking: others use the file system, too
 SHOWN = 20  # failures, and running cells, that are listed without --cells
+BROKEN = (*FAILED, "damaged")
 LAUNCHES = 3  # ended launches that are listed
-COLOURS = {"done": "green", "diverged": "green", "running": "cyan", "queued": "cyan", "killed": "yellow",
-           "preempted": "yellow", "stale": "yellow",
-           **dict.fromkeys((*FAILED, "damaged"), "red")}  # fmt: skip
+COLOURS = {
+    **dict.fromkeys(("done", "diverged"), "green"),
+    **dict.fromkeys(("running", "queued"), "cyan"),
+    **dict.fromkeys(("killed", "preempted", "stale", UNAVAILABLE), "yellow"),
+    **dict.fromkeys(BROKEN, "red"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         if not (options.folder / "cells").is_dir() and (found := experiments(options.folder)):
-            console.print(_overview(found))
+            console.print(_overview(options.folder, found))
         else:
             _show(options, console)
     except UserError as error:
@@ -53,8 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="read every evaluation and checkpoint for damage"
     )
-    parser.add_argument("--cells", action="store_true", help=f"list every cell, not {SHOWN} of a kind")
+    parser.add_argument("--cells", action="store_true", help="list every cell, and why it stands so")
     return parser
 
 
@@ -144,15 +146,16 @@ def render(view: View, every: bool = False) -> RenderableType:
 
     Args:
         view: the experiment.
-        every: list all failures and running cells.
+        every: list all cells.
     """
     limit = len(view.cells) if every else SHOWN
     parts: list[RenderableType] = [_counts(view)]
     parts += [_line(notice, "yellow") for notice in view.notices[:limit]]
     parts += _launches(view)
     parts += _running([cell for cell in view.cells if cell.lock is not None], limit)
-    broken = [cell for cell in view.cells if cell.state in (*FAILED, "damaged")]
+    broken = [cell for cell in view.cells if cell.state in BROKEN]
     parts += _failures(broken, view.experiment, limit)
+    parts += _others(view.cells) if every else []
     parts += _advice(view)
     return Group(*parts)
 
@@ -271,6 +274,17 @@ def _why(cell: Seen) -> str:
     return CellFolder(cell.path).damage() or cell.status.get("error", "")
 
 
+def _others(cells: Iterable[Seen]) -> Iterator[RenderableType]:
+    """Every cell that is not listed as running or failed: its state, and what there is to say of it."""
+    others = [cell for cell in cells if cell.lock is None and cell.state not in BROKEN]
+    if others:
+        yield Text()
+    for cell in others:
+        said = cell.reason or (outcome(cell.status) if cell.status["status"] in FINISHED else "")
+        words = ": ".join(filter(None, [cell.title, cell.state, said]))
+        yield _line(words, COLOURS.get(cell.state, ""))
+
+
 def _advice(view: View) -> Iterator[RenderableType]:
     """What nobody will bring to an end, and the command that does."""
     left = [cell for cell in view.cells if cell.left_behind]
@@ -305,7 +319,7 @@ def _by_state(cells: Iterable[Seen]) -> str:
     return ", ".join(f"{count:,} {state}" for state, count in counts.items())
 
 
-def _overview(found: Sequence[Path]) -> Table:
+def _overview(results: Path, found: Sequence[Path]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("experiment", overflow="fold", min_width=12)
     table.add_column("cells", justify="right")
@@ -313,7 +327,8 @@ def _overview(found: Sequence[Path]) -> Table:
     for experiment in found:
         view = look(experiment)
         counts = ", ".join(f"{count:,} {state}" for state, count in view.counts.items())
-        table.add_row(escape(experiment.name), f"{len(view.cells):,}", counts)
+        name = experiment.relative_to(results).as_posix()
+        table.add_row(escape(name), f"{len(view.cells):,}", counts)
     return table
 
 
@@ -322,4 +337,4 @@ def _line(text: str, style: str = "") -> Text:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,6 +34,7 @@ STATES = (
     "done", "diverged", "stopped", "running", "queued", "pending", "preempted", "killed", *FAILED, *DOUBTED,
     source.UNAVAILABLE,
 )  # fmt: skip
+DEPTH = 3  # of an experiment's name
 CHANGES = 3  # modules and files that are named where a cell is stale
 CLOCK_SLACK = 5.0  # seconds: a cell's folder is written just before the launch that will run it
 PENDING: Record = {"status": "pending"}
@@ -216,7 +217,7 @@ def place(path: Path) -> tuple[Path, str | None]:
     if path.resolve().parent.name == "cells" and path.is_dir():
         cell = path.resolve()
         return Path(os.path.relpath(cell.parent.parent)), cell.name
-    known = experiments(path) or experiments(path.parent)
+    known = experiments(path) or sorted(_experiments_below(path.parent, 1))
     what = "no experiment" if path.is_dir() else "no such folder"
     if not known:
         raise UserError(f"{path}: {what}")
@@ -224,8 +225,21 @@ def place(path: Path) -> tuple[Path, str | None]:
 
 
 def experiments(results: Path) -> list[Path]:
-    """The folders of experiments in ``results``, by name."""
-    return sorted(path.parent for path in results.glob("*/cells") if path.is_dir())
+    """The folders of experiments in ``results``, by name; one may be called ``a/b``, or ``a/b/c``."""
+    return sorted(_experiments_below(results, DEPTH))
+
+
+def _experiments_below(folder: Path, depth: int) -> Iterator[Path]:
+    """What lies in an experiment's folder is not searched: ten thousand cells, for one."""
+    try:
+        inside = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for path in inside:
+        if (path / "cells").is_dir():
+            yield path
+        else:
+            yield from _experiments_below(path, depth - 1) if depth > 1 else ()
 
 
 def pick(cells: Sequence[Seen], patterns: Iterable[str]) -> list[Seen]:

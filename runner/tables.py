@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the launcher imports this module, and has no use for pandas
 
 Record = dict[str, Any]
 KEYS = ("id", "workload", "label", "study", "trial")
-IMPORTED = "imported.json"
+IMPORTED, BOARD = "imported.json", "board.json"  # what marks tables that have no cells' folders
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 UNITS = ("samples", "seconds", "steps", "drawn")
 FIRST = (*KEYS, "status", "hit", *(f"{unit}_to_target" for unit in UNITS), "best_metric", "metric", "target")
@@ -31,7 +31,8 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All cells of an experiment, finished or not. What moved to ``superseded/`` is left out.
 
     Args:
-        folder: the experiment's folder, ``results/<name>``.
+        folder: the experiment's folder, ``results/<name>``; or a published board's,
+            ``results/leaderboards/<name>``.
 
     Returns:
         ``cells``: ``id, workload, label, study, trial, status``, the summary of a finished cell
@@ -45,6 +46,8 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         UserError: when there is no such folder, or no cell in it.
     """
     folder = expanded(folder)
+    if (folder / BOARD).is_file():
+        return _published(folder)
     if (folder / IMPORTED).is_file():
         return _imported(folder)
     found = [(record, rows) for path in cell_paths(folder) for record, rows in _read(path)]
@@ -66,6 +69,15 @@ def _imported(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         return pd.read_parquet(folder / "cells.parquet"), pd.read_parquet(folder / "evals.parquet")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: its tables cannot be read ({error}); import them once more") from error
+
+
+def _published(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A published board's tables; its evaluations know their cells by id alone."""
+    cells, evals = _imported(folder)
+    known = cells.drop_duplicates("id").set_index("id")
+    for place, key in enumerate(KEYS[1:], start=1):
+        evals.insert(place, key, known[key].reindex(evals["id"]).array)
+    return cells, evals
 
 
 def cell_row(path: Path) -> pd.Series:

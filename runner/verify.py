@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cli import leave
 from runner.errors import UserError, nearest
 from runner.files import append_line
 from runner.grid import Grid
@@ -298,4 +299,4 @@ def _line(verdict: Verdict) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -34,6 +34,7 @@ import yaml
 
 from runner import git
 from runner.cell import Cell
+from runner.cli import leave
 from runner.config import compose
 from runner.errors import UserError
 from runner.files import write_text
@@ -261,4 +262,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import presets
+from runner.cli import leave
 from runner.config import compose, hydra_ready
 from runner.errors import UserError, nearest, one_line
 from runner.files import read_json
@@ -151,4 +152,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -85,6 +85,10 @@ def boards(
     return made
 
 
+class MixedError(UserError):
+    """Cells that cannot be compared."""
+
+
 class _NothingToRankError(UserError):
     """A part without a board."""
 
@@ -172,7 +176,7 @@ def _unlike(cells: pd.DataFrame, rules: Rules, sources: Sources | None) -> list[
         return [f"mixed, on request: {line}" for line in said]
     helps = all(difference.machine for difference in found) and rules.by != "samples"
     hint = "--by samples compares them, " if helps else ""
-    raise UserError(
+    raise MixedError(
         f"these cells cannot share a board: {'; '.join(said)} ({hint}--allow-mixed ranks them all the same)"
     )
 

@@ -56,6 +56,11 @@ class Gaps:
         return Gaps(self.expected, counts, lines)
 
 
+def stale_command(lines: Iterable[str]) -> str:
+    """The command that trains stale cells again, among the lines of what is missing; empty without any."""
+    return next((line.rpartition(": ")[2] for line in lines if STALE in line), "")
+
+
 def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
     """What an experiment's folder lacks.
 

@@ -19,10 +19,10 @@ from runner.errors import UserError, one_line
 from runner.files import read_json, write_atomic, write_text
 from runner.records import FINISHED, CellFolder
 from runner.survey import place
-from runner.tables import IMPORTED, csv_text, load
+from runner.tables import BOARD, IMPORTED, csv_text, load
 
 Kind = Literal["experiment", "imported", "published"]
-BOARD, MANIFEST = "board.json", "manifest.json"
+MANIFEST = "manifest.json"
 RECORD = ("name", "version", "history", "rules", "boards", "targets", "cells", "headline", "missing")
 NEEDED = ("id", "workload", "label", "study", "trial", "status", "best_metric")
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from runner.cli import leave
 from runner.errors import UserError, nearest
 from runner.paths import expanded
 
@@ -91,4 +92,4 @@ def _configure(device: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

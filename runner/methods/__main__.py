@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from runner.cli import leave
 from runner.errors import UserError, nearest, one_line
 from runner.paths import expanded
 
@@ -99,4 +100,4 @@ def _known(what: str, name: str, names: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -8,6 +8,7 @@ import warnings
 import webbrowser
 from collections.abc import Sequence
 
+from runner.cli import leave
 from runner.errors import UserError
 from runner.paths import expanded
 from runner.report import write_folder
@@ -43,4 +44,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

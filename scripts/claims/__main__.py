@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from runner.cli import leave
 from runner.errors import UserError
 from runner.files import write_text
 from runner.paths import ROOT, expanded
@@ -65,4 +66,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from runner import import_algoperf, score
+from runner.source import current
 from tests.experiments import Said, call, refusal, write_cell, write_grid
 
 Capture = pytest.CaptureFixture[str]
@@ -250,7 +251,8 @@ def test_one_cell(tmp_path: Path, capsys: Capture) -> None:
     assert line.startswith(
         "one cell, digits · adamw · study 0 · trial 0, which reached its target at 640 samples"
     )
-    assert "best accuracy on digits: 0.98" in line and line.endswith("run another")
+    assert "best accuracy on digits: 0.98" in line and "run another" in line
+    assert line.endswith(f"; what there is: python -m runner.report {tmp_path}")
     write_cell(tmp_path, at=None)
     assert "did not reach its target" in refused(capsys, tmp_path)
 
@@ -259,10 +261,12 @@ def test_nothing_finished_all_missed_no_target(tmp_path: Path, capsys: Capture) 
     for study, status in enumerate(("failed", "running", "failed")):
         write_cell(tmp_path / "unfinished", study=study, status=status)
     line = refused(capsys, tmp_path / "unfinished")
-    assert line == "no finished cell to score: 2 failed, 1 running"
+    assert line.startswith("no finished cell to score: 2 failed, 1 running; 2 failed (")
+    assert line.endswith(f"python -m runner.retry {tmp_path / 'unfinished'} --states failed")
     assert len(pd.read_csv(tmp_path / "unfinished" / "cells.csv")) == 3  # the table helps to find out why
     write_grid(tmp_path / "missed", {("w", "a"): [None, None], ("w", "b"): [None]})
-    assert refused(capsys, tmp_path / "missed").startswith("all missed: none of 3 finished cells")
+    line = refused(capsys, tmp_path / "missed")
+    assert line.startswith("all missed: none of 3 finished cells") and "python -m runner.report " in line
     write_grid(tmp_path / "aimless", {("w", "a"): [None, None]}, target=None)
     assert "no target to reach" in refused(capsys, tmp_path / "aimless")
     assert not (tmp_path / "missed" / "leaderboard.csv").exists()
@@ -335,8 +339,20 @@ def test_argparse_refuses_what_it_does_not_know(two: Path, capsys: Capture) -> N
 
 
 def test_a_folder_that_cannot_be_written(two: Path, capsys: Capture) -> None:
+    """Costs the files: the board is there to be read."""
+    before = run(capsys, two)
+    (two / "cells.csv").unlink()
     (two / "cells.csv").mkdir()
-    assert "cannot be written" in refused(capsys, two)
+    said = run(capsys, two)
+    assert said.out == before.out and "cannot be written" in said.err and said.err.startswith("warning: ")
+
+
+def test_stale_cells_on_a_board_come_with_their_retry(tmp_path: Path, capsys: Capture) -> None:
+    write_cell(tmp_path, "a", source="s", sources={"runner.loop": "before"})
+    write_cell(tmp_path, "b", source="t", sources={"runner.loop": current("runner.loop")})
+    line = refused(capsys, tmp_path)
+    assert "cannot share a board: source (runner.loop)" in line and "--allow-mixed" in line
+    assert line.endswith(f"to train the stale ones again: python -m runner.retry {tmp_path} --states stale")
 
 
 def test_the_report_is_written_last_unless_it_is_not_wanted(

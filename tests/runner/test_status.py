@@ -71,6 +71,26 @@ def test_everything_is_there_in_80_columns_and_nothing_is_touched(command: Comma
     assert f"python -m runner.retry {experiment}" in text
 
 
+def test_every_cell_and_why(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = {"source": "s", "sources": {"runner.loop": "before"}}
+    write_cell(experiment, label="stale", **old)
+    assert main([str(experiment), "--once", "--cells"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "digits · adamw · study 0 · trial 0: done: hit accuracy ≥ 0.97 at 1,000 samples, 1.0 s" in lines
+    assert "digits · adamw · study 0 · trial 3: pending" in lines
+    assert "digits · adamw · study 0 · trial 4: killed: its process on node1 is gone" in lines
+    assert "digits · stale · study 0 · trial 0: stale: changed since: runner.loop" in lines
+    assert sum(" · study 0" in line for line in lines) == 9 + 1  # one of them trains: its row is cut in two
+
+
+def test_experiments_in_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b/c", "b/d/e"):
+        write_cell(tmp_path / name)
+    assert main([str(tmp_path)]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " 1 done" in line]
+    assert listed == ["a", "b/c", "b/d/e"]
+
+
 def test_everything_for_a_program(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(experiment), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
