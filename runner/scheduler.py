@@ -163,9 +163,10 @@ class Scheduler:
                         self._hear(0 if more else LOOK)
                         source = self._draw(source) if more else source
             except BaseException:
-                self.observer = Silent()  # what went wrong is all that is to be said
+                told, self.observer = self.observer, Silent()  # what went wrong is all that is to be said
                 self.stop()
                 self._drain()
+                self.observer = told
                 raise
 
     def warm_up(self) -> None:

@@ -13,6 +13,7 @@ from runner.overrides import GROUPS
 NULLABLE = ("log", "ruleset", "diagnostics")
 LOOSE = ("workload.aux", "workload.resources", "ruleset")  # mappings that no constructor checks
 HEADER = "# @package _global_"
+COMPOSED = "runner.composed.Composed"  # its arguments are parts; whole algorithms may use the same words
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ def check(config: Mapping[str, Any], known: Collection[str], own: Sequence[OwnFi
         value = config.get(group)
         if not isinstance(value, Mapping) and not (value is None and group in NULLABLE):
             raise UserError(_not_chosen(group, value, own))
+    composed = config["algorithm"].get("_target_") == COMPOSED
     for kind, value in config["algorithm"].items():
-        if isinstance(value, str) and kind in presets.kinds():
+        if composed and isinstance(value, str) and kind in presets.kinds():
             raise UserError(_not_chosen(f"algorithm/{kind}", value, own))
     if "name" not in config["workload"]:
         raise UserError("workload: its file has no name")

@@ -110,7 +110,7 @@ def observer(job: Job, log: str) -> Iterator[Observer]:
         os.environ["WANDB_MODE"] = "offline"
         cell = Cell.from_config({**job.config, "results_dir": folder})
         cell.submit()
-        logger = open_logger(compose([f"log={log}"])["log"])
+        logger = open_logger(compose([f"log={log}"]).get("log"))
         logger.start(cell.folder, resumed=False)
         yield Observer(logger)
         logger.finish({"status": "done"})

@@ -256,7 +256,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.
         ({"level": "word"}, "level must be char or byte, got word"),
         ({"heads": 3}, "heads must divide width=8, got 3"),
         ({"context": 0}, "context must be at least 1, got 0"),
-        ({"metric": "bits"}, "metric must be one of loss, accuracy, got bits"),
+        ({"metric": "bits"}, r"metric must be one of loss, accuracy \(lm task\), got bits"),
     ],
 )
 def test_a_bad_option_is_named(change: dict[str, Any], message: str):
