@@ -133,7 +133,7 @@ def test_cancelled_cells_show_as_such(experiment: Experiment, kill: bool) -> Non
     if kill:
         # Without control groups SLURM may not find the worker, which then saves its cell as it is orphaned.
         kill_with_parent(int((holder(first.folder.path) or {})["pid"]))
-        slurm("scancel", "--signal=KILL", "--full", array)
+        queue.command(["scancel", "--signal=KILL", "--full", array])  # the job may be gone by then
     else:
         assert queue.cancel([array]) is None
     experiment.until_gone()
