@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from runner.errors import UserError, one_line
-from runner.files import write_atomic
+from runner.files import discard, write_atomic
 
 if TYPE_CHECKING:
     from runner.loop import Loop
@@ -72,7 +72,7 @@ def save(path: Path, state: dict[str, Any], stage: Path | None = None) -> None:
     except OSError:
         raise
     except Exception as error:
-        path.unlink(missing_ok=True)  # nobody could go on from it
+        discard(path, stage or path.parent)  # nobody could go on from it
         if (found := _unholdable(state)) is None:
             raise
         where, kind = found

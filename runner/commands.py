@@ -20,12 +20,6 @@ def command(module: str, *words: str | Path, config_dirs: Iterable[str | Path] =
     return shlex.join(["python", "-m", module, *folders, *map(str, words)])
 
 
-def from_here(path: Path) -> Path:
-    """A path as one types it from the current folder; whole, where it lies elsewhere."""
-    path, here = path.resolve(), Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 def config_words(manifest: Mapping[str, Any]) -> list[str]:
     """The words that give a cell's config directories, by its manifest."""
     return [word for folder in manifest.get("config_dirs") or () for word in (CONFIG_DIR, str(folder))]

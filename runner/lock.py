@@ -34,9 +34,8 @@ OFFSET_SECONDS = 60.0  # for which a reader trusts what it knows of a file syste
 _NAME = re.compile(r"lock\.(\d+)")
 _STAGE = ".holds."
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-_offsets: dict[
-    int, tuple[float, float]
-] = {}  # device -> seconds that its clock is ahead of ours, known until
+# Device -> seconds that its clock is ahead of ours, and until when that is taken as known.
+_offsets: dict[int, tuple[float, float]] = {}
 _WIDTH = 1024  # bytes of a lock file: rewritten in place, so never shorter than before
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner.commands import command, from_here
+from runner import paths
+from runner.commands import command
 from runner.methods.card import FIELDS
 from runner.methods.catalogue import Method, shown
 from runner.paths import CONF
@@ -103,7 +104,7 @@ def show_card(method: Method, console: Console) -> None:
 def commands(method: Method) -> Iterator[str]:
     """What trains it, and what tells where it fits."""
     name, kind = method.name, method.kind
-    folders = [] if method.folder == CONF else [from_here(method.folder)]
+    folders = [] if method.folder == CONF else [paths.shown(method.folder.resolve())]
     train = functools.partial(command, "runner", config_dirs=folders)
     if kind == "diagnostic":
         chosen = ",".join(dict.fromkeys(["norms", name]))
