@@ -17,13 +17,15 @@ STEPS = 2
 def check_bounds(subject: Subject) -> Result:
     """At the smallest and the largest value of each number, it trains, diverges, or refuses in one line.
 
-    The largest value of an integer is set up but not trained with: it may count passes.
+    A value that ``compatible`` refuses is not set up, as in a run: it may ask for more memory than there
+    is. The largest value of an integer is set up but not trained with: it may count passes.
     """
     others = [(path, value, subject.at(path, value), steps) for path, value, steps in ends(subject)]
     with subject.fresh():
         for path, value, other, steps in others:
             try:
-                _try(other, steps)
+                if other.refusal is None:
+                    _try(other, steps)
             except (UserError, Diverged):
                 continue
             except Exception as error:

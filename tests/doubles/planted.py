@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from algorithms.estimators.ef import EF
 from runner.batch import Batch, Info
 from runner.loop import Loop
 from runner.task import Task
@@ -67,6 +68,14 @@ class Divides:
 
     def __call__(self, progress: float) -> float:
         return min(1.0, progress / self.warmup)
+
+
+@card()
+class TakesAnyNumber(EF):
+    """Does not refuse more workers than a batch has rows."""
+
+    def compatible(self, info: Info) -> str | None:
+        return None
 
 
 @card()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runner.check import CHECKS, Subject, run_checks
 from runner.check.subjects import SMALL, small_workload
+from runner.check.suite import run_check
 
 CLEAN = {
     "_target_": "runner.composed.Composed",
@@ -91,6 +93,17 @@ def test_a_declared_wait_is_allowed() -> None:
     answers = dict(run_checks(subject(PLAIN | declared)))
     assert {name for name, result in answers.items() if result.status != "ok"} == set()
     assert answers["syncs"].message == "declares syncs_every=1"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("algorithms.estimators.ef.EF", "ok"), ("tests.doubles.planted.TakesAnyNumber", "failed")],
+)
+def test_a_bound_that_is_refused_is_not_set_up(target: str, status: str) -> None:
+    too_many = 10**12  # each worker has a memory as large as the model: no machine holds them
+    ends = {"estimator.workers": (1, too_many)}
+    one = replace(subject(PLAIN | {"estimator": {"_target_": target, "workers": 2}}), limits=ends)
+    assert run_check("bounds", one).status == status
 
 
 def test_what_steers_by_metrics_may_do_so() -> None:
