@@ -111,6 +111,10 @@ class Cell:
         """Modules that the cell was trained with, and that cannot be imported here."""
         return source.unreachable(self.folder.manifest().get("sources") or {}, self.config)
 
+    def can_resume(self) -> bool:
+        """Whether there is a checkpoint, and the source has not changed since."""
+        return self.folder.checkpoint_file.exists() and self.folder.manifest().get("source") == self.source
+
     def _standing(self) -> str | None:
         made_by = self.folder.manifest()
         if made_by.get("source") == self.source and not data.changed(made_by.get("files") or {}):
@@ -152,9 +156,6 @@ class Cell:
         return self.submit(supersedes=supersedes) if doubted else True
 
     def _write(self, folder: CellFolder, supersedes: Path | None) -> None:
-        before = folder.manifest().get("source")
-        if before is not None and before != self.source:
-            folder.discard(folder.checkpoint_file)
         replaces = {KEY: supersedes.name} if supersedes else {}
         folder.create(self.config, self._manifest() | replaces)
         write_json(folder.path / "cell.json", self._card(), folder.stage)

@@ -232,9 +232,7 @@ def _follow_up(then: str, experiments: Iterable[Path]) -> int:
 
 def job_of(cell: Cell, state: str = "pending") -> Job:
     """What the scheduler has to know about a cell."""
-    note = AGAIN.get(state, "")
-    if cell.folder.checkpoint_file.exists():
-        note = "from its checkpoint"
+    note = "from its checkpoint" if cell.can_resume() else AGAIN.get(state, "")
     where = cell.config["device"], cell.config["threads"]
     return Job(cell.folder.path, *where, cell.title, note, cell.sources)
 

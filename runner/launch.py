@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,10 @@ from typing import Any
 from runner.commands import typed
 from runner.files import read_json, write_json
 from runner.lock import runs_here, this_process
+from runner.paths import utc
+
+RECORD = "job.json"
+ABANDONED = 600.0  # seconds: a file takes nobody that long to write
 
 
 @dataclass
@@ -35,23 +40,31 @@ class Launch:
         Raises:
             OSError: where the experiment's folder cannot be written.
         """
-        path = experiment / "jobs" / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}"
+        submitted = time.time()
+        path = experiment / "jobs" / f"{utc(submitted)}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)
         record = {
             "launcher": launcher,
             **this_process(),
             "command": typed(),
             "options": dict(options),
-            "submitted": time.time(),
+            "submitted": submitted,
             "ended": None,
         }
-        write_json(path / "job.json", record)
+        write_json(path / RECORD, record)
+        _sweep(path)
         return cls(path, record)
+
+    @property
+    def submitted(self) -> float:
+        """When, in seconds of UTC; 0 where the record does not say."""
+        at = self.record.get("submitted")
+        return float(at) if isinstance(at, (int, float)) else 0.0
 
     def update(self, **facts: Any) -> None:
         """Add to the record, on disk too."""
         self.record |= facts
-        write_json(self.path / "job.json", self.record)
+        write_json(self.path / RECORD, self.record)
 
     def add(self, names: Iterable[str]) -> None:
         """Note cells of this launch by the names of their folders, finished ones included."""
@@ -71,6 +84,23 @@ class Launch:
 
 
 def launches(experiment: Path) -> list[Launch]:
-    """The experiment's launches, oldest first."""
-    found = ((path.parent, read_json(path)) for path in sorted(experiment.glob("jobs/*/job.json")))
-    return [Launch(path, record) for path, record in found if record is not None]
+    """The experiment's launches, oldest first: by the time that they recorded, whatever their names say."""
+    found = ((path.parent, read_json(path)) for path in sorted(experiment.glob(f"jobs/*/{RECORD}")))
+    known = [Launch(path, record) for path, record in found if record is not None]
+    return sorted(known, key=lambda launch: launch.submitted)
+
+
+def _sweep(own: Path) -> None:
+    """Delete what other launchers of the experiment left of a record that they were killed in writing."""
+    now = (own / RECORD).stat().st_mtime  # the file system's time
+    for path in own.parent.glob(f"*/.{RECORD}.*.tmp"):
+        with contextlib.suppress(OSError):  # others may sweep at the same time
+            if _left(path, now):
+                path.unlink()
+                path.parent.rmdir()  # where there is nothing else
+
+
+def _left(path: Path, now: float) -> bool:
+    """Whether its launcher is gone; one that cannot be seen has had its time."""
+    runs = runs_here(read_json(path) or read_json(path.with_name(RECORD)) or {})
+    return runs is False or (runs is None and now - path.stat().st_mtime > ABANDONED)

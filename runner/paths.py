@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,8 @@ def _without_home(tree: Any) -> Any:
 def shown(path: Path) -> Path:
     """A path for a person to read and paste: relative where it lies under the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def utc(seconds: float) -> str:
+    """``20261025T013000Z``, to name a file by: the same in every time zone, and no hour comes twice."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))

@@ -137,7 +137,7 @@ def _column(cell: Cell, queued: bool) -> str:
         return "failed"
     if state in (*DOUBTED, UNAVAILABLE, "stopped"):
         return state
-    return "to resume" if cell.folder.checkpoint_file.exists() else "missing"
+    return "to resume" if cell.can_resume() else "missing"
 
 
 def _queued(experiment: Path) -> set[str]:

@@ -217,7 +217,7 @@ def _launches(view: View) -> Iterator[RenderableType]:
 
 def _launch(launch: Launch, state: str) -> str:
     record = launch.record
-    ago = duration(max(0.0, time.time() - float(record.get("submitted") or 0)))
+    ago = duration(max(0.0, time.time() - launch.submitted))
     where = record.get("host", "?")
     arrays = [str(array["id"]) for array in record.get("arrays") or []]
     if arrays:

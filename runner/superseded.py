@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.errors import one_line
 from runner.lock import sweep
+from runner.paths import utc
 from runner.records import CellFolder
 
 KEY = "supersedes"  # of a manifest: the folder that the cell replaces
@@ -18,7 +19,7 @@ def supersede(cell: Path) -> Path:
     """Move a cell's folder, whose lock one holds, to ``superseded/``; returns where it went."""
     home = _home(cell)
     home.mkdir(parents=True, exist_ok=True)
-    target = home / f"{cell.name}.{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}"
+    target = home / f"{cell.name}.{utc(time.time())}-{time.time_ns() % 10**6:06d}"
     cell.rename(target)
     sweep(target)
     return target

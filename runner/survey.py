@@ -195,7 +195,7 @@ def look(experiment: Path, stale: bool = True, check: bool = False) -> View:
             f"{unwritten} folder{'s' * (unwritten != 1)} without config.yaml: a launch was cut while it "
             "wrote them; launching the grid again fills them"
         )
-    began = [launch.record.get("submitted", 0.0) for launch in view.launched if _awaited(view, launch)]
+    began = [launch.submitted for launch in view.launched if _awaited(view, launch)]
     since = min(began, default=None)
     view.cells = [_with_coming(cell, since) for cell in view.cells]
     return view

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from runner import checkpoint
+from runner import checkpoint, source
 from runner.execute import run_cell
+from runner.grid import job_of
 from runner.records import CellFolder
 from tests.small_cells import evaluations, interrupted, submitted
 
@@ -123,6 +124,25 @@ def test_starts_over_and_says_so(
     assert "resumes" not in manifest and "starting over" in manifest["started_over"]
     assert [e["text"] for e in events if e["event"] == "notice"] == [manifest["started_over"]]
     assert manifest["started_over"] in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_before_an_edit_is_left_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its source has changed since: submitted again, the cell says at its start what it will not use."""
+    cell = submitted(tmp_path)
+    cell.folder.update_manifest({"source": "before"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "combined", lambda _: "before")
+        assert interrupted(cell.folder.path)["status"] == "preempted"
+        assert job_of(cell).note == "from its checkpoint"
+    assert cell.folder.manifest()["source"] == "before" and job_of(cell).note == ""
+    assert cell.submit()
+    events: list[dict[str, Any]] = []
+    assert run_cell(cell.folder.path, events.append)["status"] == "done"
+    (notice,) = [event["text"] for event in events if event["event"] == "notice"]
+    assert notice == "the checkpoint cannot be gone on from (it is of another source): starting over"
+    assert notice in capsys.readouterr().err and cell.folder.manifest()["started_over"] == notice
 
 
 def test_an_absent_checkpoint_needs_no_words(tmp_path: Path, cut: Path, whole: list[dict[str, Any]]) -> None:
