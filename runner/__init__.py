@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import io
+import re
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 for _stream in (sys.stdout, sys.stderr):
     if isinstance(_stream, io.TextIOWrapper):
         _stream.reconfigure(errors="replace")
+# Of `python -m runner.…`, Ctrl-C ends the imports without a traceback; runner.cli goes on from there.
+_command = sys.argv[:1] == ["-m"] and any(re.match(r"(-m)?runner(\.|$)", word) for word in sys.orig_argv)
+if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # Resolved when asked for: `python -m runner --help` imports neither torch nor pandas.
 _HOMES = {

@@ -214,4 +214,4 @@ def _signal(launch: Launch) -> bool:
 
 
 if __name__ == "__main__":
-    leave(main)
+    leave(main, tidies=True)

@@ -230,4 +230,4 @@ def restored(experiment: Path, name: str) -> Cell:
 
 
 if __name__ == "__main__":
-    leave(main)
+    leave(main, tidies=True)

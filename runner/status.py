@@ -337,4 +337,4 @@ def _line(text: str, style: str = "") -> Text:
 
 
 if __name__ == "__main__":
-    leave(main)
+    leave(main, tidies=True)

@@ -299,4 +299,4 @@ def _line(verdict: Verdict) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    leave(main)
+    leave(main, tidies=True)

@@ -92,4 +92,4 @@ def _configure(device: str) -> None:
 
 
 if __name__ == "__main__":
-    leave(main)
+    leave(main, tidies=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -30,12 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         _print(options)
-        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -66,14 +62,12 @@ def _print(options: argparse.Namespace) -> None:
     from runner.methods.listing import show_card, show_list
 
     console = Console(highlight=False, emoji=False)
-    with console.capture() as text:  # rich would end the process itself where a pipe is closed
-        if not options.names:
-            show_list(found, console)
-        for place, method in enumerate(found if options.names else []):
-            if place:
-                console.print()
-            show_card(method, console)
-    print(text.get(), end="")
+    if not options.names:
+        show_list(found, console)
+    for place, method in enumerate(found if options.names else []):
+        if place:
+            console.print()
+        show_card(method, console)
 
 
 def _chosen(options: argparse.Namespace) -> list[Method]:

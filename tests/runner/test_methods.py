@@ -147,12 +147,6 @@ def test_it_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_it_stands_a_closed_pipe() -> None:
-    command = f"{sys.executable} -m runner.methods | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_methods_in_a_folder_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
