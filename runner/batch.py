@@ -76,6 +76,7 @@ class Info:
         aux: names of the auxiliary streams that ``task.aux`` holds.
         width: parameter name -> (fan_in, base fan_in), for width scaling rules; may be empty.
         num_parameters: weights of the model that are trained.
+        target_range: smallest and largest target of a regression's training rows; None elsewhere.
     """
 
     task: str
@@ -94,6 +95,7 @@ class Info:
     aux: tuple[str, ...] = ()
     width: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     num_parameters: int = 0
+    target_range: tuple[float, float] | None = None
 
     @property
     def steps_at_default_batch(self) -> int:

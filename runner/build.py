@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.errors import UserError, one_line
+from runner.targets import locate
 
 NOT_ARGUMENTS = ("_target_", "_partial_", "_convert_", "_recursive_", "search_space", "bounds", "time_factor")
 NO_TARGET = "names no class; write _target_: package.module.Class into its YAML"
@@ -25,13 +26,11 @@ def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") ->
     """
     if not isinstance(spec, Mapping):
         return spec(*args)
-    from hydra.utils import get_object
-
     if "_target_" not in spec:
         raise UserError(f"{prefix}{where}: {NO_TARGET}")
     arguments = {key: value for key, value in spec.items() if key not in NOT_ARGUMENTS}
     try:
-        part: Any = functools.partial(get_object(spec["_target_"]), *args, **arguments)
+        part: Any = functools.partial(locate(spec["_target_"]), *args, **arguments)
         # What is called with the parameters, as an optimizer is, is complete: _partial_ says the same of it.
         part = part if spec.get("_partial_") and not args else part()
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:

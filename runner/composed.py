@@ -17,7 +17,9 @@ from runner.algorithm import Algorithm
 from runner.batch import Batch, Info
 from runner.build import build_part, check_optimizer
 from runner.guards import clash
+from runner.losses import build_loss
 from runner.modes import Modes, has_modes
+from runner.targets import locate
 from runner.task import Task
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
@@ -66,7 +68,10 @@ class Composed(Algorithm):
         self._wrapper_specs = _several(given.pop("wrapper", None))
         transforms = _several(given.pop("transform", None))
         self.transforms = {name: build_part(f"transform.{name}", spec) for name, spec in transforms.items()}
-        self.single = {kind: build_part(kind, spec) for kind, spec in given.items()}
+        self.single = {
+            kind: build_loss(spec) if kind == "loss" else build_part(kind, spec)
+            for kind, spec in given.items()
+        }
         self.optimizer: Any = None
         self._trained: list[Tensor] | None = None  # while an evaluation lasts
         self.predict = getattr(self.single.get("loss"), "predict", None)
@@ -266,10 +271,8 @@ def _several(spec: Spec) -> dict[str, Any]:
 def _class_of(spec: Any) -> Any:
     if not isinstance(spec, Mapping):
         return spec
-    from hydra.utils import get_object
-
     try:
-        return get_object(spec["_target_"])
+        return locate(spec["_target_"])
     except Exception:
         return None  # building it will say what is wrong
 

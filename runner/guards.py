@@ -38,7 +38,7 @@ def _two_losses(parts: Parts, info: Info) -> str | None:
 
 
 def _loss_without_classes(parts: Parts, info: Info) -> str | None:
-    wrong = "loss" in parts and info.task == "regression"
+    wrong = info.task == "regression" and not getattr(parts.get("loss"), "fits_numbers", "loss" not in parts)
     return f"loss: takes logits and class ids; {NO_CLASSES}" if wrong else None
 
 

@@ -1,7 +1,8 @@
 """What differs between binary, multiclass, language-modelling and regression tasks, in one place.
 
-A loss plugin sees one shape on every task with classes: logits (N, C) in float32 and targets (N,) int64. A
-kind translates a model's outputs to that shape and per-entry losses back to per-row losses.
+A loss plugin sees one shape on every task with classes: logits (N, C) in float32 and targets (N,) int64; on
+a regression two times numbers, (N,) float32. A kind translates a model's outputs to that shape and per-entry
+losses back to per-row losses.
 """
 
 from __future__ import annotations
@@ -117,13 +118,9 @@ class Regression:
     """Outputs (B,), targets (B,), both numbers. A row's loss is its squared error; there are no classes."""
 
     def rows(self, outputs: Tensor, y: Tensor, loss: LossFn | None) -> Tensor:
-        """See :class:`Kind`.
-
-        Raises:
-            TypeError: for a loss of logits and class ids.
-        """
+        """See :class:`Kind`; a loss is called with numbers, (B,) both."""
         if loss is not None:
-            raise TypeError(f"{NO_CLASSES}: its loss is the squared error")
+            return loss(outputs.float(), y.float())
         return F.mse_loss(outputs, _as(outputs, y), reduction="none")
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from runner.batch import Info
-from runner.build import build_part
 from runner.cost import Cost
+from runner.errors import UserError
 from runner.kinds import NO_CLASSES
+from runner.losses import build_loss
 from runner.metrics import offered
 from runner.norm import batch_norms
 from runner.precision import specialise
@@ -54,8 +55,8 @@ class TensorWorkload(ABC):
         facts: what else the config says (data kind, resources); not used here.
 
     Raises:
-        ValueError: for sizes below one, a metric that the workload does not have, or wrong labels or a loss
-            of classes on a regression.
+        ValueError: for sizes below one, a metric that the workload does not have, or wrong labels on a
+            regression.
     """
 
     # Facts of the class, or of an instance whose data decides them in load().
@@ -92,8 +93,6 @@ class TensorWorkload(ABC):
             raise ValueError(f"metric must be one of {', '.join(known)} ({self.task} task), got {metric}")
         if self.task == "regression" and label_noise:
             raise ValueError(f"label_noise must be 0, got {label_noise}: {NO_CLASSES}")
-        if self.task == "regression" and loss is not None:
-            raise ValueError(f"loss must be null: {NO_CLASSES}, and its loss is the squared error")
         self.name, self.batch_size, self.budget_samples = name, batch_size, budget_samples
         self.eval_every, self.eval_batch_size = eval_every, eval_batch_size
         self.metric, self.minimize, self.target = metric, minimize, target
@@ -192,7 +191,12 @@ class TensorWorkload(ABC):
         )
 
     def _own_loss(self) -> Any:
-        return None if self.loss is None else build_part("loss", self.loss, prefix="workload.")
+        if self.loss is None:
+            return None
+        loss = build_loss(self.loss, prefix="workload.")
+        if self.task == "regression" and not getattr(loss, "fits_numbers", False):
+            raise UserError(f"workload.loss: takes logits and class ids; {NO_CLASSES}")
+        return loss
 
     def _info(self, data: Loaded, model: nn.Module) -> Info:
         return Info(
@@ -212,6 +216,9 @@ class TensorWorkload(ABC):
             aux=tuple(data.aux),
             width=self.widths(model),
             num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            target_range=(data.train.y.min().item(), data.train.y.max().item())
+            if self.task == "regression"
+            else None,
         )
 
     def _without_scored_splits(self) -> Self:

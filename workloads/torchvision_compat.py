@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
 from types import ModuleType
 
@@ -30,9 +31,16 @@ def import_torchvision() -> ModuleType:
     """
     if importlib.util.find_spec("torchvision") is None:
         raise ImportError("torchvision is not installed")
-    if torch.version.cuda is None and not _extension_loads():
-        _define_missing()
+    mend_torchvision()
     return importlib.import_module("torchvision")
+
+
+def mend_torchvision() -> None:
+    """See that ``import torchvision`` works, where it is installed."""
+    if torch.version.cuda is not None or "torchvision" in sys.modules:
+        return
+    if importlib.util.find_spec("torchvision") is not None and not _extension_loads():
+        _define_missing()
 
 
 def _extension_loads() -> bool:

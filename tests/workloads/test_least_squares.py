@@ -106,7 +106,6 @@ def test_rows_can_be_set_aside(make) -> None:
     ("change", "message"),
     [
         ({"label_noise": 0.1}, "label_noise must be 0, got 0.1: a regression task predicts numbers"),
-        ({"loss": {"_target_": "algorithms.losses.l2_svm.L2SVM"}}, "loss must be null: a regression task"),
         ({"metric": "accuracy"}, "metric must be one of loss, mae, rmse, r2 .*got accuracy"),
         ({"features": 0}, "features must be an integer of at least 1, got 0"),
         ({"features": 2.5}, "features must be an integer of at least 1, got 2.5"),

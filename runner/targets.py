@@ -1,0 +1,24 @@
+"""What a ``_target_`` names, imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PLAIN = ("torch", "runner", "algorithms", "workloads")  # packages that need nothing before they are imported
+
+
+def locate(target: str) -> Any:
+    """The class or function of that dotted path.
+
+    Packages of vision models import torchvision, whose published wheel needs help on a torch without CUDA.
+
+    Raises:
+        ImportError: where there is none.
+    """
+    from hydra.utils import get_object
+
+    if target.partition(".")[0] not in PLAIN:
+        from workloads.torchvision_compat import mend_torchvision
+
+        mend_torchvision()
+    return get_object(target)
