@@ -14,9 +14,9 @@ from typing import Any
 from runner import data, git, source
 from runner.config import compose
 from runner.errors import UserError
-from runner.files import read_json, write_json
+from runner.files import exists, read_json, write_json
 from runner.labels import UNNAMED, slug
-from runner.lock import Lock, holder
+from runner.lock import Lock, LostLock, holder
 from runner.overrides import cell_overrides
 from runner.paths import shown
 from runner.records import FINISHED, CellFolder
@@ -113,7 +113,7 @@ class Cell:
 
     def can_resume(self) -> bool:
         """Whether there is a checkpoint, and the source has not changed since."""
-        return self.folder.checkpoint_file.exists() and self.folder.manifest().get("source") == self.source
+        return exists(self.folder.checkpoint_file) and self.folder.manifest().get("source") == self.source
 
     def _standing(self) -> str | None:
         made_by = self.folder.manifest()
@@ -141,18 +141,21 @@ class Cell:
             return self.submit(again, supersedes)
         if lock is None:
             return False
-        with lock:
-            finished = (status := self.folder.status()["status"]) in FINISHED
-            state = self.state() if finished else status
-            doubted = finished and state != status
-            if doubted and self.unreachable():
-                return False
-            if doubted:
-                supersedes = supersede(self.folder.path)
-            elif finished and not again:
-                return False
-            else:
-                self._write(CellFolder(self.folder.path, lock), supersedes)
+        try:
+            with lock:
+                finished = (status := self.folder.status()["status"]) in FINISHED
+                state = self.state() if finished else status
+                doubted = finished and state != status
+                if doubted and self.unreachable():
+                    return False
+                if doubted:
+                    supersedes = supersede(self.folder.path)
+                elif finished and not again:
+                    return False
+                else:
+                    self._write(CellFolder(self.folder.path, lock), supersedes)
+        except LostLock:  # taken over meanwhile
+            return False
         return self.submit(supersedes=supersedes) if doubted else True
 
     def _write(self, folder: CellFolder, supersedes: Path | None) -> None:

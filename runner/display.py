@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from runner.commands import command
+from runner.files import exists
 from runner.paths import shown
 from runner.records import ENDED, FINISHED, CellFolder
 from runner.scheduler import Job
@@ -162,7 +163,7 @@ class Display:
         for job, status in self._failures:
             self._line(f"[red]{escape(f'{job.title}: {outcome(status)}')}[/red]")
             log = job.path / "error.txt"
-            self._line(f"  [dim]{escape(str(shown(log if log.exists() else job.path)))}[/dim]")
+            self._line(f"  [dim]{escape(str(shown(log if exists(log) else job.path)))}[/dim]")
         if self._failures and self.total > 1:
             experiment = shown(experiment_of(self._failures[0][0]))
             self._line(escape(f"once more: {command('runner.retry', experiment)}"))

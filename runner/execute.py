@@ -70,17 +70,24 @@ def run_cell(
         return {"status": "running", "elsewhere": True, "error": "another process works on it"}
     with lock:
         folder = CellFolder(path, lock)
-        if not folder.config_file.exists():
-            return {"status": "running", "elsewhere": True, "error": "another process is about to write it"}
-        if (status := folder.status())["status"] in FINISHED:
-            folder.tidy()
-            return status
         try:
+            if not folder.config_file.exists():
+                return {
+                    "status": "running",
+                    "elsewhere": True,
+                    "error": "another process is about to write it",
+                }
+            if (status := folder.status())["status"] in FINISHED:
+                folder.tidy()
+                return status
             return _run_locked(folder, lock, notify, alarm, shared, ask)
         except LostLock as error:
             return {"status": "running", "elsewhere": True, "error": str(error)}
+        except OSError as error:
+            return {"status": "failed", "error": one_line(f"its folder cannot be used: {error}")}
         finally:
-            folder.close()
+            with contextlib.suppress(OSError):
+                folder.close()
 
 
 def _run_locked(

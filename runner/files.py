@@ -111,6 +111,11 @@ def write_json(path: Path, value: Any, stage: Path | None = None) -> None:
     write_text(path, json.dumps(value, indent=1, default=str) + "\n", stage)
 
 
+def exists(path: Path) -> bool:
+    """Whether a file is seen to be there; where nothing can be seen, whoever reads or writes will be told."""
+    return os.path.exists(path)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in ``path``; None when the file is absent or damaged."""
     try:

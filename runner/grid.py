@@ -97,30 +97,35 @@ class Grid:
         for cell in self.cells():
             experiment = self._experiment(cell)
             self._note(experiment, cell)
-            state = cell.state()
-            job = job_of(cell, state)
-            if state in self.left_alone:
-                with contextlib.suppress(OSError):
-                    cell.tidy()
-                self.display.skipped(job, cell.folder.status())
-                continue
-            if state == UNAVAILABLE:
-                self.display.ended(job, {"status": "failed", "error": not_here(cell.unreachable())})
-                continue
-            self._warn(cell)
             try:
-                cell.submit()
-                self.launch(experiment)
+                job = self._taken_up(cell, experiment)
             except OSError as error:
-                self.display.ended(
-                    job, {"status": "failed", "error": one_line(f"cannot be written: {error}")}
-                )
+                failed = {"status": "failed", "error": one_line(f"its folder cannot be used: {error}")}
+                self.display.ended(job_of(cell), failed)
                 continue
-            yield job, cell
+            if job is not None:
+                yield job, cell
         for experiment in self.launches:
             self._note(experiment)
             with contextlib.suppress(OSError):  # a full disk
                 self.launches[experiment].update(composed=True)
+
+    def _taken_up(self, cell: Cell, experiment: Path) -> Job | None:
+        """The cell as the backend wants it, its folder written; None where it is not to run."""
+        state = cell.state()
+        job = job_of(cell, state)
+        if state in self.left_alone:
+            with contextlib.suppress(OSError):
+                cell.tidy()
+            self.display.skipped(job, cell.folder.status())
+            return None
+        if state == UNAVAILABLE:
+            self.display.ended(job, {"status": "failed", "error": not_here(cell.unreachable())})
+            return None
+        self._warn(cell)
+        cell.submit()
+        self.launch(experiment)
+        return job
 
     def launch(self, experiment: Path) -> Launch:
         """The record of this launch in an experiment's folder."""

@@ -156,12 +156,12 @@ class Lock:
             return
         self._ended.set()
         self._beating.join()
-        with contextlib.suppress(OSError):
-            _move_away(self.stage)
         with contextlib.suppress(LostLock, OSError):
+            _move_away(self.stage)  # where that fails, the lock stays, for the next one to find the stage by
             self.check()
             os.unlink(self.path)
-        os.close(self._handle)
+        with contextlib.suppress(OSError):
+            os.close(self._handle)
 
     def __enter__(self) -> Lock:
         return self

@@ -146,14 +146,14 @@ class Loop:
 
     def _look_up(self) -> str | None:
         """Off the hot path: a signal, a checkpoint, the limit in seconds, a heartbeat."""
-        now = time.perf_counter()
-        if self.alarm.preempted or now - self._saved_at >= self.plan.checkpoint_every:
+        if self.alarm.preempted or time.perf_counter() - self._saved_at >= self.plan.checkpoint_every:
             with self.clock.on("checkpoint"):
                 self.observer.checkpoint()
             self._saved_at = time.perf_counter()
             if self.alarm.preempted:
                 return "preempted"
-        if self.plan.max_seconds is not None and now >= self.clock.charged_until(self.plan.max_seconds):
+        limit = self.plan.max_seconds
+        if limit is not None and time.perf_counter() >= self.clock.charged_until(limit):
             return "max_seconds"
         self.observer.heartbeat(self.task.cost.steps, self.task.cost.drawn)
         self._set_alarm()

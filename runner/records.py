@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from runner.errors import one_line
-from runner.files import append, discard, read_json, read_lines, staged, write_json, write_text
+from runner.files import append, discard, exists, read_json, read_lines, staged, write_json, write_text
 
 STATUSES = ("pending", "running", "done", "diverged", "failed", "oom", "timeout", "preempted", "stopped")
 FINISHED = ("done", "diverged")
@@ -96,7 +96,7 @@ class CellFolder:
         if (made := status["summary"].get("evals")) is None:
             return None
         name = self.evals_file.name
-        if not self.evals_file.exists():
+        if not exists(self.evals_file):
             return f"{name} is gone"
         if (held := len(self.evals())) != made:
             return f"{name} holds {held:,} evaluations of the {made:,} that were made"

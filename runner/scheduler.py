@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from runner.files import read_json
+from runner.files import exists, read_json
 from runner.lock import holder
 from runner.pool import Event, Worker, out_of_memory_kills, record_death
 from runner.records import ENDED, CellFolder
@@ -42,7 +42,7 @@ class Job:
     def at(cls, path: Path) -> Job:
         """The cell that was submitted in a folder."""
         card = read_json(path / "cell.json") or {}
-        note = "from its checkpoint" if (path / "checkpoint.pt").exists() else ""
+        note = "from its checkpoint" if exists(path / "checkpoint.pt") else ""
         return cls(path, card.get("device", "cpu"), card.get("threads", 1), path.name, note)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -43,9 +44,8 @@ def _reinstated(folder: CellFolder) -> bool:
     folder.guard()
     failed = supersede(folder.path)
     old.rename(folder.path)
-    trace = failed / folder.error_file.name
-    if trace.exists():
-        shutil.copyfile(trace, folder.error_file)
+    with contextlib.suppress(OSError):  # there may be none
+        shutil.copyfile(failed / folder.error_file.name, folder.error_file)
     return True
 
 

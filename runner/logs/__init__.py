@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shlex
@@ -65,7 +66,9 @@ class Guarded(Logger):
 
 def afterwards(experiment: Path) -> list[str]:
     """What is left for a person to do once an experiment's cells have ended: to upload what is local."""
-    runs = [run for run in (experiment / "wandb").glob("offline-run-*") if not any(run.glob("*.synced"))]
+    runs: list[Path] = []
+    with contextlib.suppress(OSError):  # a folder that cannot be read has been spoken of
+        runs += [run for run in (experiment / "wandb").glob("offline-run-*") if not any(run.glob("*.synced"))]
     if not runs:
         return []
     count = f"{len(runs)} local W&B run{'' if len(runs) == 1 else 's'}"

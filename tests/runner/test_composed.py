@@ -265,6 +265,38 @@ def test_schedule_scales_every_groups_own_base_rate() -> None:
     assert algorithm.report()["lr"] == pytest.approx(0.5 * (1 - 24 / 800))
 
 
+def test_groups_scale_what_the_optimizer_has_filled_in() -> None:
+    def groups() -> Any:
+        return lambda task: [
+            {"params": task.params[:1], "lr_scale": 0.1, "weight_decay_scale": 3.0},
+            {"params": task.params[1:2], "lr_scale": 0.5, "lr": 8.0, "momentum_scale": 2.0},
+            {"params": task.params[2:]},
+        ]
+
+    algorithm = Composed(functools.partial(SGD, weight_decay=0.2, momentum=0.1), groups=groups)
+    algorithm.setup(classification())
+    kept = [(g["lr"], g["weight_decay"], g["momentum"]) for g in algorithm.optimizer.param_groups]
+    assert kept == [
+        pytest.approx((0.04, 0.6, 0.1)),
+        pytest.approx((4.0, 0.2, 0.1)),
+        pytest.approx((0.4, 0.2, 0.1)),
+    ]
+
+
+def test_a_restart_begins_with_the_state_of_the_beginning() -> None:
+    """Momentum and all, and the state that was kept is not the one that goes on to be trained."""
+    momentum = functools.partial(torch.optim.SGD, lr=0.2, momentum=0.9)
+    task = classification()
+    algorithm = Composed(momentum, schedule=lambda: Double("schedule", [], lambda _: 1.0))
+    algorithm.setup(task)
+    beginning = algorithm.beginning(task)
+    for _ in range(2):
+        train(algorithm, task, 3)
+        assert algorithm.optimizer.state and algorithm.report()["schedule/state"] == 3
+        algorithm.restart(task, beginning)
+        assert not algorithm.optimizer.state and algorithm.report()["schedule/state"] == 0
+
+
 def test_the_estimator_finds_no_old_gradients_and_the_samplers_batch() -> None:
     batches: list[Batch] = []
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from runner.files import append_line, read_json, read_lines, write_atomic, write_json
+from runner.files import append_line, read_json, read_lines, write_atomic, write_json, write_text
 from runner.records import CellFolder
 
 
@@ -32,6 +36,37 @@ def test_the_new_content_is_on_disk_before_the_rename(
     monkeypatch.setattr(os, "replace", lambda name, to: (order.append("rename"), replace(name, to))[1])
     write_json(tmp_path / "x.json", {})
     assert order == ["fsync", "rename", "fsync"]  # the file, and then its folder
+
+
+def test_all_of_the_content_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (sizes.append(os.fstat(fd).st_size), fsync(fd))[1])
+    write_text(tmp_path / "x.txt", "twelve bytes")
+    assert sizes[0] == 12
+    append_line(tmp_path / "x.txt", "and 7 more"[:6])
+    assert sizes[-1] == 12 + 7
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_are_for_whom_the_user_says(tmp_path: Path, mask: int) -> None:
+    """And not for their owner alone, as temporary files are."""
+    script = (
+        "import sys, pathlib; from runner.files import write_json; write_json(pathlib.Path(sys.argv[1]), 1)"
+    )
+    line = ["sh", "-c", f'umask {mask:03o}; exec "$@"', "sh", sys.executable, "-c", script]
+    subprocess.run([*line, str(tmp_path / "x.json")], check=True)
+    assert stat.S_IMODE((tmp_path / "x.json").stat().st_mode) == 0o666 & ~mask
+
+
+def test_an_append_that_the_disk_cuts_short_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:3]))
+    with pytest.raises(OSError, match="3 of 6 bytes were written") as told:
+        append_line(tmp_path / "x.jsonl", "12345")
+    assert told.value.errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("tail", ['{"eval_index": 2, "dra', "\x00\x00\x00", '{"eval_index": 2}', "[1, 2]\n"])

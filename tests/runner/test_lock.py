@@ -332,3 +332,50 @@ def test_a_holder_that_runs_here_keeps_its_lock_when_the_clock_is_set_back(tmp_p
     os.utime(mine.path, (time.time() + 3600,) * 2)
     assert holder(tmp_path) is not None and Lock.acquire(tmp_path) is None
     mine.release()
+
+
+def held_by(folder: Path, **facts: object) -> Path:
+    """A lock with a fresh heartbeat, as another process of this machine left it."""
+    path = folder / "lock.1"
+    path.write_text(json.dumps({**module.this_process(), "every": 10, **facts}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("where", "alive"),
+    [
+        ({}, False),  # here: its process is seen to be gone
+        ({"host": "elsewhere"}, True),  # a machine that was cloned has the same boot id
+        ({"boot": "another"}, True),  # containers have one host name and numbers of their own
+        ({"host": "elsewhere", "boot": "another"}, True),
+    ],
+)
+def test_a_process_is_looked_for_on_its_own_machine_alone(
+    tmp_path: Path, where: dict[str, str], alive: bool
+) -> None:
+    held_by(tmp_path, pid=2**22 + 1, born="1", **where)
+    assert (holder(tmp_path) is not None) == alive
+    assert (Lock.acquire(tmp_path) is None) == alive
+
+
+@pytest.mark.parametrize(("age", "alive"), [(90.0, True), (90.001, False), (-90.0, True), (-90.001, False)])
+def test_nine_heartbeats_may_be_missed(tmp_path: Path, age: float, alive: bool) -> None:
+    path = held_by(tmp_path, host="elsewhere")
+    os.utime(path, (1e9, 1e9))
+    assert module._alive(path, lambda: 1e9 + age) == alive
+
+
+def test_a_lock_is_on_disk_before_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def flushed(handle: int) -> None:
+        order.append(f"{os.fstat(handle).st_size} bytes")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "link", lambda *names: (order.append("link"), link(*names))[1])
+    with Lock.acquire(tmp_path) or pytest.fail() as mine:
+        assert order == ["1024 bytes", "link"]
+        mine._beat()
+        assert order == ["1024 bytes", "link", "1024 bytes"]

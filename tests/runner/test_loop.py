@@ -253,3 +253,161 @@ def test_checkpoints_come_at_their_interval_and_on_request() -> None:
     loop.alarm.ring()
     assert loop.run() == "preempted" and log.saves == 1
     assert loop.task.cost.steps <= 1
+
+
+# -- what is charged, by a clock that moves when something is done -------------------------------------
+
+
+class Pretended:
+    """A clock on which everything takes as long as it says."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def now(self) -> float:
+        return self.time
+
+    def takes(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class Timed(Counting):
+    """Steps of 1 second, swaps of 10 and 20, and 300 to take in the metrics."""
+
+    uses_metrics = True
+
+    def __init__(self, clock: Pretended) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def step(self, task: Task) -> Tensor:
+        self.clock.takes(1)
+        return super().step(task)
+
+    def enter_eval(self, task: Task) -> None:
+        self.clock.takes(10)
+
+    def exit_eval(self, task: Task) -> None:
+        self.clock.takes(20)
+
+    def observe(self, metrics: Any) -> None:
+        self.clock.takes(300)
+
+    def report(self) -> dict[str, float]:
+        self.clock.takes(5000)
+        return {}
+
+
+class TimedLog(Log):
+    """60,000 seconds to write an evaluation, 700,000 to write a checkpoint."""
+
+    def __init__(self, clock: Pretended) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def row(self, row: dict[str, Any]) -> None:
+        super().row(row)
+        self.clock.takes(60_000)
+
+    def checkpoint(self) -> None:
+        super().checkpoint()
+        self.clock.takes(700_000)
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, **plan: Any) -> tuple[Loop, Pretended]:
+    """Twelve steps, evaluated before, between and behind; an evaluation takes 0.5 seconds a split."""
+    clock = Pretended()
+
+    def evaluate(*_: object) -> dict[str, float]:
+        clock.takes(0.5)
+        return {"score": 0.0}
+
+    loop, _ = make(Timed(clock), budget=48, evaluate=evaluate, **{"eval_every": 24, **plan})
+    monkeypatch.setattr(time, "perf_counter", clock.now)
+    loop.clock, loop.observer = Clock(now=clock.now), TimedLog(clock)
+    return loop, clock
+
+
+def test_every_second_goes_to_whoever_has_spent_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, _ = timed(monkeypatch, checkpoint_every=1e9)
+    assert loop.run() == "budget"
+    loop.clock.switch("log")
+    assert loop.clock.accounts == {
+        "setup": 0, "warmup": 0, "checkpoint": 0,
+        "train": 12 + 2 * 300,  # the last metrics are of no use to anybody
+        "swap": 3 * 30,
+        "eval": 3 * 0.5 + 0.5,  # the test split in the end
+        "log": 3 * 65_000,
+    }  # fmt: skip
+    assert loop.clock.charged == 12 + 600 + 90
+
+
+def test_a_checkpoint_and_diagnostics_are_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, clock = timed(monkeypatch, checkpoint_every=3.0)
+
+    def measure(task: Task, restore: object) -> dict[str, float]:
+        clock.takes(4000)
+        return {}
+
+    saved_at: list[int] = []
+
+    def checkpoint() -> None:
+        saved_at.append(loop.task.cost.steps)
+        clock.takes(700_000)
+
+    loop.diagnostics.parts, loop.diagnostics.measure = {"norms": object()}, measure  # type: ignore
+    loop.observer.checkpoint = checkpoint  # type: ignore[method-assign]
+    loop.run()
+    loop.clock.switch("log")
+    assert loop.clock.accounts["train"] == 12 + 600 and loop.clock.accounts["swap"] == 90
+    assert loop.clock.accounts["eval"] == 2 + 3 * 4000
+    assert saved_at == [1, 4, 7, 10]  # every three seconds of training, evaluations count as well
+    assert loop.clock.accounts["checkpoint"] == 4 * 700_000
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(334.0, 4), (431.0, 7)])
+def test_the_limit_is_one_of_charged_seconds_and_to_the_step(
+    monkeypatch: pytest.MonkeyPatch, limit: float, steps: int
+) -> None:
+    """An evaluation charges 330; checkpoints in between charge nothing."""
+    loop, _ = timed(monkeypatch, max_seconds=limit, checkpoint_every=2.0)
+    assert loop.run() == "max_seconds" and loop.task.cost.steps == steps
+
+
+def test_training_is_looked_up_from_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, clock = timed(monkeypatch, checkpoint_every=1e9)
+    monkeypatch.setattr(Timed, "step", lambda self, task: (clock.takes(0.25), Counting.step(self, task))[1])
+    loop.run()
+    assert loop.observer.beats == 2  # pyright: ignore[reportAttributeAccessIssue]  of 1.5 seconds each
+
+
+def test_a_signal_stops_training_behind_the_step_that_it_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, _ = timed(monkeypatch)
+
+    def step(self: Timed, task: Task) -> Tensor:
+        if task.cost.steps == 2:
+            loop.alarm.ring()
+        return Counting.step(self, task)
+
+    monkeypatch.setattr(Timed, "step", step)
+    assert loop.run() == "preempted" and loop.task.cost.steps == 3
+
+
+def test_what_a_caller_keeps_of_a_loss_holds_no_graph_and_a_step_without_rows_is_an_error() -> None:
+    class Attached(Counting):
+        def step(self, task: Task) -> Tensor:
+            return super().step(task) + 0 * task.params[0].sum()
+
+    class Idle(Counting):
+        def step(self, task: Task) -> Tensor:
+            return torch.zeros(())
+
+    kept: list[Tensor] = []
+    loop, log = make(Attached(), budget=12, eval_every=12)
+    log.heartbeat = lambda *_: kept.extend(loop.progress.losses)  # type: ignore[method-assign]
+    loop.alarm.at, loop.plan = 0.0, Plan(eval_every=12)
+    loop._set_alarm = lambda: None  # type: ignore[method-assign]  at every step
+    loop.run()
+    assert kept and not any(loss.requires_grad for loss in kept)
+    with pytest.raises(RuntimeError, match="drew no rows"):
+        make(Idle())[0].run()

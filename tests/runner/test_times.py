@@ -14,7 +14,7 @@ import pytest
 
 from runner import launch as module
 from runner.launch import Launch, launches
-from runner.lock import runs_here, this_process
+from runner.lock import Lock, runs_here, this_process
 from runner.retry import how
 from runner.slurm import queue
 from runner.status import main as status
@@ -148,3 +148,21 @@ def test_a_launcher_that_was_killed_before_its_first_record_leaves_nothing(tmp_p
         half_written(Launch(folder, {}), "job.json", text, age=0 if text else 3600)
     Launch.create(tmp_path, "local", {})
     assert len(list((tmp_path / "jobs").iterdir())) == 1
+
+
+# -- locks from the future -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [{"boot": "of before"}, {"host": "elsewhere"}, {"born": "1"}])
+def test_a_cell_whose_lock_is_from_the_future_was_killed(
+    tmp_path: Path, where: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The clock was set back since: the next command does not wait for it to catch up, and status says so."""
+    cell = write_cell(tmp_path, status="running")
+    lock = cell.path / "lock.1"
+    lock.write_text(json.dumps({**this_process(), "every": 10, **where}))
+    os.utime(lock, (time.time() + 7200,) * 2)
+    assert status([str(tmp_path), "--once"]) == 0
+    assert "1 cell: 1 killed" in capsys.readouterr().out
+    with Lock.acquire(cell.path) or pytest.fail() as mine:
+        assert mine.path.name == "lock.2"

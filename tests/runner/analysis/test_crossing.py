@@ -126,8 +126,13 @@ def test_empty_and_bad_tables() -> None:
     assert certified(evals, cells.assign(status="running")).empty
     with pytest.raises(UserError, match="no column best_metric"):
         certified(evals, cells.drop(columns="best_metric"))
-    with pytest.raises(UserError, match="level"):
-        certified(evals, cells, level=0)
+    with pytest.raises(UserError, match="no column target and minimize"):
+        certified(evals, cells.drop(columns=["target", "minimize"]))
+    with pytest.raises(UserError, match="no column steps"):
+        certified(evals, cells.assign(steps_to_target=cells["samples_to_target"]), by="steps")
+    for level in (0, 1):
+        with pytest.raises(UserError, match="level"):
+            certified(evals, cells, level=level)
 
 
 def test_rows_of_a_board_with_names_of_any_kind() -> None:

@@ -1,0 +1,72 @@
+"""Each file operation of a cell fails, in every way; then the same command ends as if nothing had happened.
+
+``pytest -m slow -rP tests/runner/test_file_faults.py`` prints how many; docs/reliability.md has the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.doubles.fault_server import PLANTS, SCENARIOS
+from tests.doubles.file_faults import KINDS
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is one: no operation waits for a disk."""
+    if not MEMORY.is_dir():
+        yield tmp_path
+        return
+    made = Path(tempfile.mkdtemp(dir=MEMORY, prefix="file-faults."))
+    yield made
+    shutil.rmtree(made)
+
+
+def served(folder: Path, *args: str) -> dict[str, dict[str, Any]]:
+    """Scenario -> kind of fault -> how many operations were tried, and what was wrong behind them."""
+    line = [sys.executable, "-m", "tests.doubles.fault_server", str(folder), *args]
+    done = subprocess.run(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=900, check=True)
+    return json.loads(done.stdout)
+
+
+def wrong(found: dict[str, dict[str, Any]]) -> list[Any]:
+    return [(scenario, kind, of["wrong"]) for scenario, kinds in found.items()
+            for kind, of in kinds.items() if of["wrong"]]  # fmt: skip
+
+
+def test_some_operations_that_fail(folder: Path) -> None:
+    found = served(folder, "--sample", "2")
+    assert wrong(found) == []
+    assert sum(of["tried"] for kinds in found.values() for of in kinds.values()) == 36
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [KINDS[:4], KINDS[4:5], KINDS[5:]], ids=str)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_operation_that_fails(folder: Path, scenario: str, kinds: tuple[str, ...]) -> None:
+    found = served(folder, "--scenarios", scenario, "--kinds", *kinds)
+    assert wrong(found) == []
+    for kind, of in found[scenario].items():
+        print(f"{scenario}, {kind}: {of['tried']} operations")
+        assert of["tried"] >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plant", "scenario", "kind"), [
+    ("in_place", "fresh", "torn"), ("uncut", "resumed", "killed"), ("hasty", "fresh", "killed"),
+])  # fmt: skip
+def test_a_planted_bug_is_found(folder: Path, plant: str, scenario: str, kind: str) -> None:
+    assert plant in PLANTS
+    assert wrong(served(folder, "--scenarios", scenario, "--kinds", kind, "--plant", plant))
