@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner import data, git, source
+from runner import data, git, source, trust
 from runner.config import compose
-from runner.errors import UserError
+from runner.errors import UserError, one_line
 from runner.files import exists, read_json, write_json
 from runner.labels import UNNAMED, slug
 from runner.lock import Lock, LostLock, holder
@@ -30,6 +31,7 @@ NOT_IDENTITY = (
     "keep_checkpoint", "search_space", "id", "provisional", "resources", "ruleset",
     "diagnostics",
 )  # fmt: skip
+ID = re.compile(r"[0-9a-f]{10}")
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,14 @@ class Cell:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Cell:
-        """A cell from a config that :func:`runner.config.compose` resolved."""
+        """A cell from a config that :func:`runner.config.compose` resolved.
+
+        Raises:
+            UserError: where it comes with an id that is none.
+        """
         config = {"id": identity(config), **config}
+        if not ID.fullmatch(str(config["id"])):
+            raise UserError(f"{one_line(str(config['id']), 40)!r} is no cell's id: ten digits of a hash")
         name = f"{slug(config['workload_label'])}.{slug(config['label'])}"
         name += f".s{config['study']}.t{config['trial']}.{config['id']}"
         folder = CellFolder(experiment_folder(config) / "cells" / name)
@@ -159,6 +167,8 @@ class Cell:
         return self.submit(supersedes=supersedes) if doubted else True
 
     def _write(self, folder: CellFolder, supersedes: Path | None) -> None:
+        if self.overrides:
+            trust.own(self.config, self.sources)
         replaces = {KEY: supersedes.name} if supersedes else {}
         folder.create(self.config, self._manifest() | replaces)
         write_json(folder.path / "cell.json", self._card(), folder.stage)

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from runner import advice
+from runner import advice, trust
 from runner.composer import Composer
 from runner.config import explained, hydra_ready
 from runner.errors import UserError
@@ -72,6 +72,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
                                      conflict_handler="resolve", exit_on_error=False)  # fmt: skip
     parser.add_argument("--config-dir", "-cd", action="append", default=[], type=expanded,
                         help="Adds a folder to the config search path")  # fmt: skip
+    trust.add_option(parser)
     try:
         flags, unknown = parser.parse_known_intermixed_args(arguments)
     except argparse.ArgumentError as error:
@@ -98,6 +99,7 @@ def run(line: CommandLine) -> int:
     Raises:
         UserError: for a mistake in it.
     """
+    trust.allow(line.flags.allow)
     with explained(line.config_dirs, line.overrides), hydra_ready(line.config_dirs) as using:
         if line.shows:
             _show(line, using)

@@ -160,6 +160,10 @@ class Display:
             self._line(f"{plural(len(statuses), 'cell')}: {text or 'none'}{before}")
         elif statuses and statuses[0]["status"] in FINISHED:
             self.say(about(next(iter(self.statuses))))
+        return self.failures()
+
+    def failures(self) -> int:
+        """What failed and where its log is; returns the exit code."""
         for job, status in self._failures:
             self._line(f"[red]{escape(f'{job.title}: {outcome(status)}')}[/red]")
             log = job.path / "error.txt"
@@ -167,7 +171,7 @@ class Display:
         if self._failures and self.total > 1:
             experiment = shown(experiment_of(self._failures[0][0]))
             self._line(escape(f"once more: {command('runner.retry', experiment)}"))
-        bad = [status for status in statuses if status["status"] not in (*ENDED, "queued")]
+        bad = [s for s in self.statuses.values() if s["status"] not in (*ENDED, "queued")]
         if not bad:
             return 0
         return 2 if all(status.get("user_error") for status in bad) else 1

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from runner import checkpoint, data, machine, source
+from runner import checkpoint, data, machine, source, trust
 from runner.algorithm import Algorithm
 from runner.build import build_part
 from runner.clock import Clock
@@ -169,6 +169,7 @@ class CellRun:
         folder.discard(folder.error_file)
         folder.set_status("running", **self._where())
         source.reach(folder.manifest().get("paths"))
+        trust.check_parts(config)
         clock = Clock(machine.synchronizer(self.device))
         workload = build_part("workload", config["workload"], prefix="")
         workload.prepare(Path(config["data_dir"]))

@@ -55,7 +55,7 @@ def show(grid: Grid) -> int:
     """Compose every cell of a grid and print how it stands and what is to be done.
 
     Returns:
-        0.
+        0 where every cell can be used.
 
     Raises:
         UserError: for bad input.
@@ -69,7 +69,7 @@ def show(grid: Grid) -> int:
     console.print(
         to_do([cell for cell in cells if cell.column not in LEFT_ALONE], grid.backend), soft_wrap=True
     )
-    return 0
+    return grid.display.failures()
 
 
 def table(cells: Iterable[Planned], pretty: bool = False) -> Table:

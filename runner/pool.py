@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from runner import allowances
 from runner.errors import one_line
 from runner.files import read_tail
 from runner.lock import Lock
@@ -73,6 +74,7 @@ class Worker:
             "cores": slot.cores if slot.pinned else None,
             "shared": slot.shared,
             "asks": asks,
+            "allow": sorted(allowances.handed_over()),
         }
         self._used = True
         self._tell(command)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runner import trust
 from runner.cell import Cell, identity
 from runner.cli import leave
 from runner.display import Display
@@ -66,11 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--launcher", choices=LAUNCHERS, help="default: that of the last launch")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
+    trust.add_option(parser)
     return parser
 
 
 def _retry(options: argparse.Namespace) -> int:
     # `--cells a b workers=4`: argparse gives all three to --cells.
+    trust.allow(options.allow)
     settings = [*options.set, *filter(_is_option, options.cells)]
     experiment, only = place(options.folder)
     view = look(experiment, check=True)
@@ -200,8 +203,7 @@ class Retry(Grid):
             try:
                 cell = restored(self.experiment, seen.name)
             except Exception as error:  # a damaged config can fail anywhere
-                problem = one_line(f"config.yaml cannot be used: {type(error).__name__}: {error}")
-                self.display.ended(Job(seen.path, title=seen.title), {"status": "failed", "error": problem})
+                self.display.ended(Job(seen.path, title=seen.title), _unusable(error))
                 continue
             if identity(cell.config) != cell.id:
                 self.display.notice(
@@ -211,11 +213,19 @@ class Retry(Grid):
             yield cell
 
 
+def _unusable(error: Exception) -> dict[str, Any]:
+    ours = isinstance(error, UserError)
+    said = str(error) if ours else f"{type(error).__name__}: {error}"
+    problem = one_line(f"config.yaml cannot be used: {said}")
+    return {"status": "failed", "error": problem, "user_error": ours}
+
+
 def restored(experiment: Path, name: str) -> Cell:
     """A cell from its folder alone, as it was submitted; only where it lies may have changed.
 
     Raises:
         OSError, ValueError, KeyError, TypeError, yaml.YAMLError: for a folder without a good config.
+        UserError: where it names classes that may not be built here.
     """
     folder = CellFolder(experiment / "cells" / name)
     config = folder.config()
@@ -223,6 +233,7 @@ def restored(experiment: Path, name: str) -> Cell:
         raise ValueError("it holds no mapping")
     if missing := [key for key in NEEDED if key not in config]:
         raise ValueError(f"{missing[0]} is missing")
+    trust.check(config)
     reach(folder.manifest().get("paths"))
     config = settled({**config, "results_dir": str(experiment.parent), "name": experiment.name})
     config.setdefault("resources", completed({**DEFAULTS, FACTOR: 1.0, "share": 1.0}, config, 1.0))

@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from runner import data
+from runner import allowances, data
 from runner.paths import ROOT
 
 ENTRY = "runner.execute"  # what a worker runs
@@ -218,9 +218,13 @@ def _home(top: str) -> Path | None:
 
 
 def reach(folders: Any) -> None:
-    """Let this process import from folders that a cell's manifest names, behind all others."""
+    """Let this process import from folders that a cell's manifest names, behind all others.
+
+    From those alone that this user has run code from: a results folder may come from elsewhere.
+    """
+    known = allowances.folders() if folders else ()
     for folder in folders if isinstance(folders, list) else ():
-        if folder not in sys.path and Path(folder).is_dir():
+        if folder in known and folder not in sys.path and Path(folder).is_dir():
             sys.path.append(folder)
 
 

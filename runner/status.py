@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from runner import trust
 from runner.cli import leave
 from runner.commands import command
 from runner.display import outcome, plural
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     console = Console(highlight=False)
     try:
+        trust.allow(options.allow)
         if not (options.folder / "cells").is_dir() and (found := experiments(options.folder)):
             console.print(_overview(options.folder, found))
         else:
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="read every evaluation and checkpoint for damage"
     )
     parser.add_argument("--cells", action="store_true", help="list every cell, and why it stands so")
+    trust.add_option(parser)
     return parser
 
 

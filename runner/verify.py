@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import trust
 from runner.cli import leave
-from runner.errors import UserError, nearest
+from runner.errors import UserError, nearest, one_line
 from runner.files import append_line
 from runner.grid import Grid
 from runner.paths import expanded, settled
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, help="cells at once")
     add("--keep", type=expanded, metavar="DIR", help="keep the reruns' folders here")
     add("--dry-run", action="store_true", help="record nothing")
+    trust.add_option(parser)
     return parser
 
 
@@ -113,6 +115,7 @@ def _verify(options: argparse.Namespace) -> int:
     from runner.boards import publish
     from runner.boards.inputs import read
 
+    trust.allow(options.allow)
     inputs = read(options.folder)
     if inputs.kind != "published":
         raise UserError(f"{options.folder} is no published board")
@@ -175,7 +178,7 @@ def rerun(
     published = configs(inputs.folder)
     if lacking := [name for name in ids if name not in published]:
         raise UserError(f"{inputs.folder}: the config of {lacking[0]} was not published")
-    cells = [_cell(published[name], results) for name in ids]
+    cells = [_cell(inputs.folder, name, published[name], results) for name in ids]
     code = run(Again((), Local(**checked({"workers": workers})), Display(), chosen=cells))
     rows, evals = load(results / "verify")
     done = rows.loc[rows["status"].isin(list(FINISHED))]
@@ -188,13 +191,21 @@ def rerun(
     return code, verdicts
 
 
-def _cell(config: Mapping[str, Any], results: Path) -> Cell:
-    """A cell as it was published, in a folder of ours."""
-    from runner.cell import Cell
+def _cell(board: Path, name: str, config: Mapping[str, Any], results: Path) -> Cell:
+    """A cell as it was published, in a folder of ours, of classes that may be built here."""
+    from runner.cell import Cell, identity
 
     data = os.environ.get("BENCH_DATA", "data")  # as in conf/config.yaml
     own = {"results_dir": str(results), "name": "verify", "log": None, "data_dir": data}
-    return Cell.from_config(settled({**config, **own}))
+    try:
+        if identity(config) != name:
+            raise UserError("it is not the one of which that id is the hash")
+        trust.check(config)
+        return Cell.from_config(settled({**config, **own}))
+    except UserError as error:
+        raise UserError(f"{board}: the config of {name} is not used: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{board}: the config of {name} is damaged: {one_line(repr(error))}") from error
 
 
 def judge(inputs: Inputs, cell: Cell, new: Mapping[str, Any], evals: pd.DataFrame) -> Verdict:

@@ -1,8 +1,8 @@
 """The process that trains: takes cells one by one, stays warm between them, reports as it goes.
 
-Commands (``{"folder", "cores", "shared", "asks"}``) and answers arrive as JSON lines on standard input,
-events leave as JSON lines on the file descriptor named on the command line. What a cell prints goes to its
-own ``log.txt``.
+Commands (``{"folder", "cores", "shared", "asks", "allow"}``) and answers arrive as JSON lines on standard
+input, events leave as JSON lines on the file descriptor named on the command line. What a cell prints goes
+to its own ``log.txt``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from runner import allowances
 from runner.pool import STOP
 
 
@@ -48,6 +49,7 @@ def main() -> int:
             events.send({"event": "end", "status": {"status": "preempted"}})
             continue
         keep_to(command["cores"])
+        allowances.hand_over(command["allow"])
         with own_output(path / "log.txt"):
             ask = partial(ask_launcher, events) if command["asks"] else lambda _row: None
             status = run_cell(path, events.send, alarm, command["shared"], ask)

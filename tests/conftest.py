@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +20,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["RUNNER_ALLOW"] = "tests"  # doubles are parts of stored configs
+SETTINGS = tempfile.mkdtemp(prefix="runner-tests-settings-")  # of a user who has allowed nothing else
+os.environ["XDG_CONFIG_HOME"] = SETTINGS
+atexit.register(shutil.rmtree, SETTINGS, ignore_errors=True)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 

@@ -1,0 +1,292 @@
+"""Results folders from elsewhere: what their configs, manifests and ids name is neither run nor followed."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from runner import UserError, allowances, score, trust, verify
+from runner.boards.publish import configs
+from runner.cell import Cell, identity
+from runner.execute import run_cell
+from runner.files import write_json
+from runner.records import CellFolder
+from runner.retry import main as retry
+from runner.status import main as status
+from tests.experiments import call, refusal
+
+Capture = pytest.CaptureFixture[str]
+TINY = ("log=none", "workload.budget_samples=640", "stop_at_target=false", "workload.target=0.97")
+METHOD = """
+import os, torch
+open({mark!r}, "w").close()
+
+
+class Mine(torch.optim.SGD):
+    pass
+
+
+def make(params, **settings):
+    return Mine(params, **settings)
+"""
+
+
+class Settings:
+    """The settings of a user of his own, and a folder with a method of somebody else's."""
+
+    def __init__(self, root: Path) -> None:
+        self.file = root / "settings/time-to-target/allowed"
+        self.code, self.mark, self.experiment = root / "code", root / "mark", root / "results/exp"
+        self.code.mkdir()
+        (self.code / "foreign_method.py").write_text(METHOD.format(mark=str(self.mark)))
+
+    @property
+    def has_run(self) -> bool:
+        return self.mark.exists()
+
+    @property
+    def remembered(self) -> list[str]:
+        return self.file.read_text().split() if self.file.exists() else []
+
+    def cell(self, target: object = "foreign_method.Mine", **changes: Any) -> CellFolder:
+        """A cell that failed elsewhere, whose config is as somebody wrote it."""
+        where = f"results_dir={self.experiment.parent}", "name=exp", "algorithm=sgd"
+        cell = Cell.from_overrides([*where, *TINY])
+        assert cell.submit()
+        config = cell.folder.config()
+        config["algorithm"]["optimizer"]["_target_"] = target
+        config |= changes
+        cell.folder.create({**config, "id": cell.id}, {})
+        cell.folder.fail("once", "its traceback")
+        return cell.folder
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    monkeypatch.setenv("RUNNER_ALLOW", "tests")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield Settings(tmp_path)
+    sys.modules.pop("foreign_method", None)
+
+
+def forget(user: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in another shell."""
+    monkeypatch.setenv("RUNNER_ALLOW", "tests")
+    sys.path[:] = [entry for entry in sys.path if entry != str(user.code)]
+    sys.modules.pop("foreign_method", None)
+
+
+OUT_OF_BOUNDS = [
+    "os.system", "builtins.eval", "functools.partial", "subprocess.run", "runner.execute.run_cell",
+    "torch.load", "torch.hub.load", "torch.nn.Module.__init__", "torch.nn.modules.module.torch.hub.load", "",
+    "..", "torch.optim.optimizer.OrderedDict", "torch.nn.utils.clip_grad_norm_", "hydra.utils.get_method",
+    "algorithms.optimizers.lion.torch.hub.load", "workloads.pydocs.data_id", "runner.build.build_part",
+    "runner.logs.functools.partial", "torch.nn.functional.torch.load", "workloads.text.Path", "torch.optim",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_what_is_no_part_is_not_allowed(user: Settings, name: str) -> None:
+    assert not trust.allowed(name)
+    with pytest.raises(UserError):
+        trust.resolved(name)
+    for spec in ({"_target_": name}, {"a": [{"b": {"_target_": name}}]}):
+        with pytest.raises(UserError, match="docs/security"):
+            trust.check(spec)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch.optim.AdamW",
+        "torch.nn.ReLU",
+        "torch.nn.functional.cross_entropy",
+        "algorithms.optimizers.lion.Lion",
+    ],
+)
+def test_parts_are(user: Settings, name: str) -> None:
+    assert trust.allowed(name) and trust.resolved(name).__name__ == name.rpartition(".")[2]
+
+
+def test_every_file_under_conf_names_what_is_allowed() -> None:
+    import yaml
+
+    from runner.paths import CONF
+
+    for path in CONF.rglob("*.yaml"):
+        trust.check(yaml.safe_load(path.read_text()))
+
+
+def test_an_allowed_package_lends_no_other_module(user: Settings) -> None:
+    sys.path.append(str(user.code))
+    trust.allow(["foreign_method"])
+    assert trust.resolved("foreign_method.Mine").__name__ == "Mine"
+    for name in ("foreign_method.os.system", "foreign_method.make", "foreign_method.torch.hub.load"):
+        with pytest.raises(UserError, match="no class of foreign_method"):
+            trust.resolved(name)
+
+
+@pytest.mark.parametrize("spec", ["foreign_method.Mine", ["os.system"], "os.system", None])
+@pytest.mark.parametrize("dry", [True, False])
+def test_retry_builds_nothing_foreign(user: Settings, spec: object, dry: bool, capsys: Capture) -> None:
+    sys.path.append(str(user.code))
+    folder = user.cell(spec)
+    said = call(retry, capsys, user.experiment, "--launcher", "inline", *(["--dry-run"] if dry else []))
+    assert not user.has_run and user.remembered == []
+    assert "algorithm.optimizer names " in said.err and "docs/security.md" in said.err
+    assert said.code == 2 and "Traceback" not in said.err
+    assert run_cell(folder.path)["error"].startswith("algorithm.optimizer names ")  # however it got there
+    assert not user.has_run
+
+
+def test_what_is_allowed_once_stays_so(
+    user: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    sys.path.append(str(user.code))
+    folder = user.cell()
+    inline = (user.experiment, "--launcher", "inline")
+    assert "add --allow foreign_method" in call(retry, capsys, *inline).err
+    assert call(status, capsys, user.experiment, "--allow", "foreign_method").code == 0
+    assert user.remembered == [str(user.code), "foreign_method"]
+    forget(user, monkeypatch)
+    sys.path.append(str(user.code))
+    assert call(retry, capsys, *inline).code == 0 and user.has_run
+    assert folder.status()["status"] == "done"
+    said = call(retry, capsys, *inline, "--allow", "../x")
+    assert said.code == 2 and said.err.startswith("error: --allow ../x: wants the name of a package")
+
+
+def test_running_a_method_oneself_allows_it(
+    user: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    sys.path.append(str(user.code))
+    named = "algorithm.optimizer._target_=foreign_method.make"
+    where = f"results_dir={user.experiment.parent}", "name=exp", "algorithm=sgd"
+    cell = Cell.from_overrides([*where, *TINY, named])
+    assert user.remembered == []  # a plan of it is no run
+    assert cell.submit() and run_cell(cell.folder.path)["status"] == "done"
+    assert user.remembered == [str(user.code), "foreign_method", "foreign_method.make"]
+    cell.folder.fail("once", "its traceback")
+    forget(user, monkeypatch)
+    assert call(retry, capsys, user.experiment, "--launcher", "inline").code == 0
+    assert cell.folder.status()["status"] == "done"
+
+
+def test_python_and_torch_are_not_allowed_by_running_them(
+    user: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for target in ("builtins.dict", "torch.hub.load"):
+        trust.own({"algorithm": {"_target_": target}}, {})
+        assert trust.allowed(target)  # the cell that one has composed
+        monkeypatch.setenv("RUNNER_ALLOW", "")
+        assert not trust.allowed(target)
+    assert user.remembered == []
+
+
+def test_a_manifest_names_folders_in_vain(user: Settings, capsys: Capture) -> None:
+    """Whatever is imported afterwards would be looked for there, too."""
+    folder = user.cell("algorithms.no_such.Thing")
+    paths = [str(user.code), "../../code", 3]
+    write_json(
+        folder.manifest_file, {**folder.manifest(), "paths": paths, "sources": {"foreign_method": "1"}}
+    )
+    folder.set_status("done", summary={})
+    before = [*sys.path]
+    call(status, capsys, user.experiment, "--check")
+    call(retry, capsys, user.experiment, "--launcher", "inline")
+    run_cell(folder.path)
+    assert sys.path == before and not user.has_run
+
+
+def test_settings_are_absolute_and_bad_lines_none(user: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    user.file.parent.mkdir(parents=True)
+    user.file.write_text("# mine\n  good.name \n../bad\n\n/a/folder\n")
+    assert allowances.names() == {"tests", "good.name"} and allowances.folders() == {"/a/folder"}
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    assert str(allowances.settings()).startswith(str(Path.home()))
+
+
+def test_settings_that_cannot_be_written_allow_this_once(user: Settings, capsys: Capture) -> None:
+    user.file.parent.parent.write_text("a file in the way")
+    trust.allow(["some_package"])
+    assert "warning: --allow is not remembered" in capsys.readouterr().err
+    assert "some_package" in allowances.names() and "some_package" in os.environ["RUNNER_ALLOW"]
+    trust.own({"_target_": "other_package.Thing"}, {})
+    assert trust.allowed("other_package.Thing")
+
+
+# -- published boards -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A board of two cells, trained."""
+    here = tmp_path_factory.mktemp("published")
+    short = "workload=breast_cancer", "workload.budget_samples=720", "workload.target=0.6", "log=none"
+    for name in ("sgd", "adamw"):
+        cell = Cell.from_overrides([f"results_dir={here}/results", "name=exp", *short, f"algorithm={name}"])
+        assert cell.submit() and run_cell(cell.folder.path)["status"] == "done"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        assert score.main(["results/exp", "--publish"]) == 0
+    return here / "results/leaderboards/exp"
+
+
+@pytest.fixture
+def board(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "board"))
+
+
+def doctor(board: Path, change: Callable[[dict[str, Any]], object], honest: bool = True) -> None:
+    """Change the config of one of the board's cells, in its tables too; ``honest``: its id is its hash."""
+    before, *others = configs(board).values()
+    after = copy.deepcopy(before)
+    change(after)
+    after["id"] = identity(after) if honest else after["id"]
+    lines = "".join(f"{json.dumps(config)}\n" for config in (after, *others))
+    (board / "configs.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    for name in ("cells.parquet", "evals.parquet"):
+        pd.read_parquet(board / name).replace({"id": {before["id"]: after["id"]}}).to_parquet(board / name)
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], [], ["--keep", "kept"]])
+def test_verify_builds_nothing_foreign(
+    user: Settings, board: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(board.parent)
+    sys.path.append(str(user.code))
+    doctor(board, lambda config: config["algorithm"]["optimizer"].update(_target_="foreign_method.Mine"))
+    said = refusal(verify.main, capsys, board, *options)
+    assert "algorithm.optimizer names foreign_method.Mine" in said and "--allow foreign_method" in said
+    assert not user.has_run and not Path("kept").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["x/../../out", "/tmp/out", "..", "0123456789abc", "ABCDEF0123", "", "0" * 10]
+)
+def test_an_id_is_the_hash_of_what_it_names(board: Path, name: str, capsys: Capture) -> None:
+    doctor(board, lambda config: config.update(id=name), honest=False)
+    before = sorted(board.parent.rglob("*"))
+    assert "the config of" in refusal(verify.main, capsys, board, "--keep", board.parent / "kept")
+    assert sorted(board.parent.rglob("*")) == before
+    with pytest.raises(UserError, match="no cell's id"):
+        Cell.from_config(
+            {**next(iter(configs(board).values())), "id": "x/../y", "results_dir": "r", "name": "n"}
+        )
+
+
+@pytest.mark.parametrize("key", ["workload", "algorithm", "label", "study"])
+def test_a_published_config_without_a_key_is_damaged(board: Path, key: str, capsys: Capture) -> None:
+    doctor(board, lambda config: config.pop(key), honest=key != "workload")
+    assert "is damaged" in refusal(verify.main, capsys, board)
