@@ -16,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import advice, labels, logs, presets, resources, search, structure, values
+from runner import advice, gpus, labels, logs, presets, resources, search, structure, values
 from runner.composer import AUTO, LAUNCHER, Composer, composer, target_key
 from runner.errors import UserError, nearest
 from runner.metrics import METRICS
@@ -24,7 +24,7 @@ from runner.overrides import GROUPS, as_hydra, cell_overrides, check_text, name_
 
 __all__ = [
     "algorithm_names", "as_hydra", "cell_overrides", "compose", "explained", "free_cores", "hydra_ready",
-    "register_resolvers", "resolve_device", "workload_names",
+    "register_resolvers", "workload_names",
 ]  # fmt: skip
 
 NOT_TRAINING = ("search_space", "bounds")
@@ -98,6 +98,8 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     ruleset = config.pop("ruleset", {})
     config["targets"] = config["targets"].get("version")
     config["ruleset"] = files.choices.get("ruleset") if ruleset else None
+    if config["device"] == "auto":
+        config["device"] = needs["device"] or gpus.automatic()
     _place(config, ruleset.get("budget_factor", 1))
     config["resources"] = resources.completed(needs, config, ruleset.get("budget_factor", 1))
     return {key: value for key, value in config.items() if key not in GRID_KEYS}
@@ -148,9 +150,8 @@ def _set_trial(config: dict[str, Any], given: Collection[str]) -> dict[str, Any]
 
 
 def _place(config: dict[str, Any], budget_factor: float) -> None:
-    """Fill in what depends on the machine and the ruleset: device, threads, limits."""
+    """Fill in what depends on the machine and the ruleset: threads, limits."""
     workload = config["workload"]
-    config["device"] = resolve_device(config["device"])
     config["threads"] = config["threads"] or workload.pop("threads", None) or free_cores()
     workload.pop("threads", None)
     limit = workload.pop("max_seconds", None)
@@ -178,18 +179,6 @@ def _require_a_batch(rows: int, budget: int) -> None:
 def free_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` as ``cuda`` where torch has CUDA and a GPU is visible, else ``cpu``; torch is not imported."""
-    if device != "auto":
-        return device
-    from importlib.metadata import version
-
-    gpus = Path("/proc/driver/nvidia/gpus")
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()[:1] in ("", "-")
-    visible = (gpus.is_dir() and any(gpus.iterdir())) or Path("/dev/nvidia0").exists()
-    return "cuda" if visible and not hidden and "+cpu" not in version("torch") else "cpu"
 
 
 def _without(tree: Any, keys: Sequence[str]) -> Any:

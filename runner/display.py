@@ -25,6 +25,9 @@ BARS = "▁▂▃▄▅▆▇█"
 MANY = 20  # cells above which those that were done before are counted, not listed
 
 
+LIKE = 20  # letters that two reasons to wait begin with if they are about one device
+
+
 class Display:
     """Progress of a grid; a context manager, and the scheduler's observer.
 
@@ -139,6 +142,12 @@ class Display:
     def waiting(self, jobs: Sequence[Job]) -> None:
         """Nothing is left to do but to wait."""
         self.notice(f"waiting for {plural(len(jobs), 'cell')} that other processes are training")
+
+    def lacking(self, reason: str) -> None:
+        """A cell cannot start for that reason: said once."""
+        if (kind := reason[:LIKE]) not in self._said:
+            self._said.add(kind)
+            self.notice(reason)
 
     def stopping(self) -> None:
         """A signal has come."""

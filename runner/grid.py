@@ -41,6 +41,10 @@ class Backend(Protocol):
         """What the launch's record says about how it ran."""
         ...
 
+    def admit(self, cell: Cell) -> None:
+        """Raise a UserError for a cell that cannot run there, before anything of it is written."""
+        ...
+
     def run(self, grid: Grid, display: Display) -> bool:
         """Bring every cell of ``grid.todo()`` on its way; False when a signal stopped it before."""
         ...
@@ -122,6 +126,7 @@ class Grid:
         if state == UNAVAILABLE:
             self.display.ended(job, {"status": "failed", "error": not_here(cell.unreachable())})
             return None
+        self.backend.admit(cell)
         self._warn(cell)
         cell.submit()
         self.launch(experiment)
@@ -238,8 +243,9 @@ def _follow_up(then: str, experiments: Iterable[Path]) -> int:
 def job_of(cell: Cell, state: str = "pending") -> Job:
     """What the scheduler has to know about a cell."""
     note = "from its checkpoint" if cell.can_resume() else AGAIN.get(state, "")
-    where = cell.config["device"], cell.config["threads"]
-    return Job(cell.folder.path, *where, cell.title, note, cell.sources)
+    config = cell.config
+    where, need = (config["device"], config["threads"]), config["resources"].get("gpu_memory_gb", 0.0)
+    return Job(cell.folder.path, *where, cell.title, note, cell.sources, need)
 
 
 def _corners(first: Sequence[str], rest: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:

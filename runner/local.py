@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runner import gpus
+from runner.cell import Cell
 from runner.display import Display
 from runner.errors import UserError
 from runner.grid import Grid
@@ -32,6 +34,10 @@ class Local:
     def options(self) -> dict[str, Any]:
         """For the launch's record."""
         return dataclasses.asdict(self)
+
+    def admit(self, cell: Cell) -> None:
+        """Refuse a cell that wants a GPU where torch has none."""
+        need_gpu(cell)
 
     def run(self, grid: Grid, display: Display) -> bool:
         """Run the grid's cells; False when a signal stopped it."""
@@ -66,11 +72,21 @@ class Inline:
         """None."""
         return {}
 
+    def admit(self, cell: Cell) -> None:
+        """Refuse a cell that wants a GPU where torch has none."""
+        need_gpu(cell)
+
     def run(self, grid: Grid, display: Display) -> bool:
         """Run the grid's cells; False when a signal stopped it."""
         from runner.execute import run_cell
 
         return all(run_here(job, display, run_cell) for job in _jobs(grid))
+
+
+def need_gpu(cell: Cell) -> None:
+    """Raise a UserError where a cell wants a GPU and torch has none."""
+    if cell.config["device"] != "cpu":
+        gpus.required()
 
 
 def run_here(job: Job, display: Display, run_cell: Any) -> bool:

@@ -21,6 +21,8 @@ from runner.slots import Slot
 from runner.superseded import kept
 
 Event = dict[str, Any]
+# cuBLAS looks at it once, when first called: a deterministic cell may come after another that is not.
+EVERY_WORKER = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 STOP_SECONDS = 120.0  # how long a worker may take to end
 # SIGUSR2 is what batch systems send through submitit before a time limit, to every process of a job.
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -29,12 +31,12 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 class Worker:
     """A process that trains one cell at a time and stays warm between them.
 
-    Args:
-        env: environment variables on top of this process's own: which GPU.
+    It may start before its first cell is known, whose slot it then keeps to: CUDA looks only once which GPUs
+    it may see.
     """
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self.env = dict(env or {})
+    def __init__(self) -> None:
+        self._env: dict[str, str] | None = None
         self._imported: dict[str, str] = {}
         read, write = os.pipe()
         with _blocked():
@@ -42,7 +44,7 @@ class Worker:
                 [sys.executable, "-m", "runner.worker", str(write)],
                 stdin=subprocess.PIPE,
                 pass_fds=(write,),
-                env={**os.environ, **self.env},
+                env={**os.environ, **EVERY_WORKER},
                 # Ctrl-C in the terminal reaches the launcher alone, which passes it on.
                 start_new_session=True,
             )
@@ -59,6 +61,10 @@ class Worker:
         """The worker's process id."""
         return self._process.pid
 
+    def fits(self, slot: Slot) -> bool:
+        """Whether it sees the GPU of a slot, or has not looked yet."""
+        return self._env is None or self._env == slot.env
+
     def runs(self, sources: Mapping[str, str]) -> bool:
         """Whether what it has imported for earlier cells is the source that a cell wants: module -> hash."""
         return all(self._imported.get(name, wanted) == wanted for name, wanted in sources.items())
@@ -69,9 +75,11 @@ class Worker:
         With ``asks`` it waits for an :meth:`answer` at every evaluation.
         """
         self._imported.update(sources)
+        self._env = slot.env
         command = {
             "folder": str(cell.resolve()),
             "cores": slot.cores if slot.pinned else None,
+            "env": slot.env,
             "shared": slot.shared,
             "asks": asks,
             "allow": sorted(allowances.handed_over()),

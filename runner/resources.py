@@ -18,13 +18,18 @@ from runner.files import read_json
 from runner.records import FINISHED, CellFolder
 
 FACTOR = "time_factor"
-WANTED: dict[str, tuple[tuple[type, ...], float, str]] = {
-    "minutes": ((int, float), math.nextafter(0.0, 1.0), "a number above 0"),
-    "memory_gb": ((int, float), math.nextafter(0.0, 1.0), "a number above 0"),
-    "cores": ((int, type(None)), 1, "an integer of at least 1, or null for one a thread"),
-    "gpus": ((int, type(None)), 0, "an integer of at least 0, or null for one where the device is cuda"),
+POSITIVE = math.nextafter(0.0, 1.0), math.inf
+WANTED: dict[str, tuple[tuple[type, ...], tuple[float, float], str]] = {
+    "minutes": ((int, float), POSITIVE, "a number above 0"),
+    "memory_gb": ((int, float), POSITIVE, "a number above 0"),
+    "cores": ((int, type(None)), (1, math.inf), "an integer of at least 1, or null for one a thread"),
+    "gpus": ((int, type(None)), (0, 1), "0, 1 (no cell trains on two), or null for one on cuda"),
+    "gpu_memory_gb": ((int, float), (0, math.inf), "a number of at least 0"),
 }  # fmt: skip
-DEFAULTS = {"minutes": 60.0, "memory_gb": 4.0, "cores": None, "gpus": None}
+DEVICES = ("cpu", "cuda", None)
+DEFAULTS = {
+    "minutes": 60.0, "memory_gb": 4.0, "cores": None, "gpus": None, "gpu_memory_gb": 2.0, "device": None,
+}  # fmt: skip
 
 
 class Resources(NamedTuple):
@@ -53,6 +58,8 @@ class Recorded(NamedTuple):
 def take(config: dict[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
     """Take what says how much a cell needs out of a composed config, checked.
 
+    Its ``device`` is what ``auto`` means for the workload, null where that is any GPU that there is.
+
     Args:
         config: is changed.
         default: the same without any changed key.
@@ -63,6 +70,10 @@ def take(config: dict[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
     given = config["workload"].pop("resources", None) or {}
     for key, wanted in WANTED.items():
         _check(f"workload.resources.{key}", given.get(key, DEFAULTS[key]), *wanted)
+    if (device := given.get("device")) not in DEVICES:
+        raise UserError(
+            f"workload.resources.device: got {device!r}, wants cpu, cuda, or null for what there is"
+        )
     factors = dict(_factors(config["algorithm"]))
     for key, value in factors.items():
         _check(key, value, *WANTED["minutes"])
@@ -86,6 +97,7 @@ def completed(needs: Mapping[str, Any], config: Mapping[str, Any], budget_factor
         "memory_gb": needs["memory_gb"],
         "cores": needs["cores"] or config["threads"],
         "gpus": int(cuda) if needs["gpus"] is None else needs["gpus"],
+        "gpu_memory_gb": needs["gpu_memory_gb"] if cuda else 0.0,
         FACTOR: needs[FACTOR],
     }
 
@@ -159,9 +171,9 @@ def _factor(folder: CellFolder) -> float:
         return 1
 
 
-def _check(key: str, value: Any, types: tuple[type, ...], least: float, wants: str) -> None:
+def _check(key: str, value: Any, types: tuple[type, ...], ends: tuple[float, float], wants: str) -> None:
     right = isinstance(value, types) and not isinstance(value, bool)
-    if not right or (value is not None and not least <= value < math.inf):
+    if not right or (value is not None and not (ends[0] <= value <= ends[1] and value < math.inf)):
         raise UserError(f"{key}: got {'null' if value is None else repr(value)}, wants {wants}")
 
 

@@ -37,6 +37,7 @@ class Job:
     title: str = ""
     note: str = ""  # how it begins, where that is not from nothing
     sources: Mapping[str, str] = field(default_factory=dict)
+    gpu_memory_gb: float = 0.0  # that a GPU has to have free for it
 
     @classmethod
     def at(cls, path: Path) -> Job:
@@ -72,6 +73,10 @@ class Observer(Protocol):
         """Nothing is left to do but to wait for cells that other processes work on."""
         ...
 
+    def lacking(self, reason: str) -> None:
+        """A cell cannot start for that reason, which is told again and again."""
+        ...
+
     def stopping(self) -> None:
         """A signal has come: cells write their checkpoints."""
         ...
@@ -101,6 +106,9 @@ class Silent:
         """Nothing."""
 
     def waiting(self, jobs: Sequence[Job]) -> None:
+        """Nothing."""
+
+    def lacking(self, reason: str) -> None:
         """Nothing."""
 
     def stopping(self) -> None:
@@ -172,7 +180,7 @@ class Scheduler:
     def warm_up(self) -> None:
         """Start a worker now: it imports torch while the first cell is being composed."""
         if not self._idle:
-            self._idle.append(self._new_worker(Slot(gpu=self.slots.gpus[0] if self.slots.gpus else None).env))
+            self._idle.append(self._new_worker())
 
     def stop(self) -> None:
         """Ask the running cells to checkpoint and stop; the second time, kill them."""
@@ -211,7 +219,7 @@ class Scheduler:
         for job in list(self._ready):
             if self.stopped:
                 return
-            slot = None if job.device in full else self.slots.take(job.device, job.threads)
+            slot = None if job.device in full else self._take(job)
             if slot is None:
                 full.add(job.device)
                 continue
@@ -222,6 +230,12 @@ class Scheduler:
             if self.stopped:  # by a signal that came just now, and missed this worker
                 worker.interrupt()
             self.observer.started(job)
+
+    def _take(self, job: Job) -> Slot | None:
+        slot = self.slots.take(job.device, job.threads, job.gpu_memory_gb)
+        if self.slots.lacking is not None:
+            self.observer.lacking(self.slots.lacking)
+        return slot
 
     def _hear(self, timeout: float | None) -> None:
         for key, _ in self._selector.select(timeout):
@@ -324,7 +338,7 @@ class Scheduler:
     # -- workers -----------------------------------------------------------------------------------
 
     def _worker_for(self, slot: Slot, job: Job) -> Worker:
-        for worker in [worker for worker in self._idle if worker.env == slot.env]:
+        for worker in [worker for worker in self._idle if worker.fits(slot)]:
             self._idle.remove(worker)
             if not worker.alive():  # it has died between two cells: nothing is lost
                 self._forget(worker)
@@ -332,14 +346,14 @@ class Scheduler:
                 self._dismiss(worker)
             else:
                 return worker
-        return self._new_worker(slot.env)
+        return self._new_worker()
 
-    def _new_worker(self, env: dict[str, str]) -> Worker:
+    def _new_worker(self) -> Worker:
         gone = [worker for worker in self._leaving if not worker.alive()]
         self._leaving = [worker for worker in self._leaving if worker not in gone]
         for worker in gone:
             worker.close()
-        worker = Worker(env)
+        worker = Worker()
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
 

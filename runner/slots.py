@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
-import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from runner import gpus
+from runner.gpus import Gpu
 
 SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
@@ -23,19 +24,19 @@ class Slot:
     Attributes:
         cores: logical CPUs that count as taken.
         pinned: keep to them; otherwise the operating system chooses.
-        gpu: what ``CUDA_VISIBLE_DEVICES`` says; None for a cell on the CPU.
+        gpu: the one that it sees; None for a cell on the CPU.
         shared: others compute on the same device meanwhile.
     """
 
     cores: tuple[int, ...] = ()
     pinned: bool = False
-    gpu: str | None = None
+    gpu: Gpu | None = None
     shared: bool = False
 
     @property
     def env(self) -> dict[str, str]:
-        """What a worker's environment needs before it starts."""
-        return {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
+        """What a worker's environment needs before CUDA does; a cell on the CPU sees no GPU."""
+        return {"CUDA_VISIBLE_DEVICES": ""} if self.gpu is None else {self.gpu.variable: self.gpu.name}
 
 
 @dataclass
@@ -44,48 +45,61 @@ class Slots:
 
     Attributes:
         cores: logical CPUs, one for each physical core.
-        gpus: as ``CUDA_VISIBLE_DEVICES`` names them.
+        given: the GPUs; None: those that torch can use, which is asked when a cell wants one.
         per_gpu: cells at once on a GPU.
         workers: cells at once; None: as many as the cores have room for.
         pinned: keep cells to cores of their own.
-        exclusive: use no GPU that another launch on this machine uses.
+        lacking: why no GPU could be lent when one was last asked for; None where our own cells have them.
     """
 
     cores: Sequence[int]
-    gpus: Sequence[str] = ()
+    given: Sequence[Gpu] | None = None
     per_gpu: int = 1
     workers: int | None = None
     pinned: bool = True
-    exclusive: bool = True
+    lacking: str | None = field(init=False, default=None)
     _free: list[int] = field(init=False)
-    _on_gpu: Counter[str] = field(init=False, default_factory=Counter)
+    _on_gpu: Counter[Gpu] = field(init=False, default_factory=Counter)
     _lent: int = field(init=False, default=0)
     _claims: Claims = field(init=False, default_factory=lambda: Claims())
 
     def __post_init__(self) -> None:
         self._free = list(self.cores)
 
+    @property
+    def gpus(self) -> Sequence[Gpu]:
+        """The GPUs.
+
+        Raises:
+            UserError: where none were given and torch can use none.
+        """
+        return gpus.required() if self.given is None else self.given
+
     @classmethod
     def here(cls, workers: int | None = None, per_gpu: int = 1) -> Slots:
         """What this process may use; inside a batch job, what the job was given."""
-        alone = "SLURM_JOB_ID" not in os.environ
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(_cpus())
         allotted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) if "SLURM_JOB_ID" in os.environ else 0
         if 0 < allotted < len(usable):
             # The cluster counts cores without saying which: keeping to the first ones would crowd them.
-            return cls(list(usable)[:allotted], gpus(), per_gpu, workers, pinned=False, exclusive=alone)
+            return cls(list(usable)[:allotted], None, per_gpu, workers, pinned=False)
         physical = physical_cores(list(usable))
         # More workers than cores: then hyper-threads are cores, too.
         cores = physical if workers is None or workers <= len(physical) else list(usable)
-        return cls(cores, gpus(), per_gpu, workers, hasattr(os, "sched_setaffinity"), alone)
+        return cls(cores, None, per_gpu, workers, hasattr(os, "sched_setaffinity"))
 
-    def take(self, device: str, threads: int) -> Slot | None:
+    def take(self, device: str, threads: int, gpu_memory_gb: float = 0.0) -> Slot | None:
         """A slot for a cell with ``threads`` threads on ``device`` (``cpu`` or ``cuda``); None: wait.
 
-        A cell that wants more than there is gets all of it, alone.
+        A cell that wants more cores than there are gets all of them, alone. A GPU is lent where it has
+        ``gpu_memory_gb`` free; one on which other people compute as well is shared.
+
+        Raises:
+            UserError: for a cell that wants a GPU where there is none.
         """
-        if device != "cpu" and self.gpus:
-            return self._take_gpu()
+        self.lacking = None
+        if device != "cpu":
+            return self._take_gpu(gpu_memory_gb)
         crowded = self.workers is not None and self.workers * threads > len(self.cores)
         if self.workers is not None and self._lent >= self.workers:
             return None
@@ -101,38 +115,50 @@ class Slots:
         if slot.gpu is not None:
             self._on_gpu[slot.gpu] -= 1
             if not self._on_gpu[slot.gpu]:
-                self._claims.drop([f"gpu-{slot.gpu}"])
+                self._claims.drop([slot.gpu.claim])
         self._claims.drop(slot.cores)
         self._free = sorted([*self._free, *slot.cores])
 
     def count(self, device: str, threads: int) -> int:
         """How many cells of this kind fit at once."""
-        if device != "cpu" and self.gpus:
+        if device != "cpu":
             room = len(self.gpus) * self.per_gpu
         else:
             room = max(1, len(self.cores) // max(threads, 1))
             return room if self.workers is None else self.workers
         return room if self.workers is None else min(room, self.workers)
 
-    def _take_gpu(self) -> Slot | None:
+    def _take_gpu(self, memory_gb: float) -> Slot | None:
         if self.workers is not None and self._lent >= self.workers:
             return None
-        room = [gpu for gpu in self.gpus if self._on_gpu[gpu] < self.per_gpu]
-        if not room:
+        room = sorted(
+            (gpu for gpu in self.gpus if self._on_gpu[gpu] < self.per_gpu), key=lambda gpu: self._on_gpu[gpu]
+        )
+        use = gpus.uses(room) if room else {}
+        gpu = next((gpu for gpu in room if self._fits(gpu, use.get(gpu.name), memory_gb)), None)
+        if gpu is None:
             return None
-        room.sort(key=lambda gpu: self._on_gpu[gpu])
-        gpu = next((gpu for gpu in room if self._on_gpu[gpu] or self._ours(gpu)), None)
-        if gpu is None:  # other launches have them: wait
-            return None
+        others = any(not gpus.is_ours(pid) for pid in use[gpu.name].processes) if gpu.name in use else False
         self._on_gpu[gpu] += 1
         self._lent += 1
         share = len(self.cores) // (len(self.gpus) * self.per_gpu)
         cores = self._reserve(min(share, len(self._free)))
-        return Slot(*cores, gpu, shared=self.per_gpu > 1)
+        return Slot(*cores, gpu, shared=self.per_gpu > 1 or others)
 
-    def _ours(self, gpu: str) -> bool:
-        # A batch system has given each job GPUs of its own, and may call every one of them 0.
-        return not self.exclusive or self._claims.take(f"gpu-{gpu}", otherwise=True)
+    def _fits(self, gpu: Gpu, use: gpus.Use | None, memory_gb: float) -> bool:
+        """Whether a GPU can take one more cell; then it is claimed."""
+        if self._on_gpu[gpu]:
+            return True
+        if use is not None and use.free_gb < memory_gb and not any(map(gpus.is_ours, use.processes)):
+            self.lacking = (
+                f"GPU {gpu.name} has {use.free_gb:.1f} GB free, a cell is to have {memory_gb:g} "
+                "(workload.resources.gpu_memory_gb): waiting for whoever has the rest"
+            )
+            return False
+        if not self._claims.take(gpu.claim, otherwise=True):
+            self.lacking = f"GPU {gpu.name} is in use by another launch on this machine: waiting for it"
+            return False
+        return True
 
     def _reserve(self, wanted: int) -> tuple[tuple[int, ...], bool]:
         """Free cores, and whether to keep to them: not where another launch on this machine has them."""
@@ -182,24 +208,6 @@ class Claims:
         for device in devices:
             if (handle := self._held.pop(device, None)) is not None:
                 os.close(handle)
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them; torch is not imported."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        names = [name.strip() for name in visible.split(",") if name.strip()]
-        return list(itertools.takewhile(lambda name: not name.startswith("-"), names))  # as CUDA reads it
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return done.stdout.split()
 
 
 def physical_cores(cpus: Sequence[int]) -> list[int]:

@@ -1,8 +1,8 @@
 """The process that trains: takes cells one by one, stays warm between them, reports as it goes.
 
-Commands (``{"folder", "cores", "shared", "asks", "allow"}``) and answers arrive as JSON lines on standard
-input, events leave as JSON lines on the file descriptor named on the command line. What a cell prints goes
-to its own ``log.txt``.
+Commands (``{"folder", "cores", "env", "shared", "asks", "allow"}``) and answers arrive as JSON lines on
+standard input, events leave as JSON lines on the file descriptor named on the command line. What a cell
+prints goes to its own ``log.txt``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main() -> int:
         if alarm.preempted:
             events.send({"event": "end", "status": {"status": "preempted"}})
             continue
+        os.environ.update(command["env"])
         keep_to(command["cores"])
         allowances.hand_over(command["allow"])
         with own_output(path / "log.txt"):

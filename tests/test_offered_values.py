@@ -62,7 +62,7 @@ def of_workloads() -> Iterator[Offer]:
     for path in sorted((CONF / "workload").glob("*.yaml")):
         owner = "digits" if path.stem == "_options" else path.stem
         for name, _, note in SETTING.findall(path.read_text()):
-            prefix = "workload.resources" if name in ("cores", "gpus") else "workload"
+            prefix = "workload.resources" if name in ("cores", "gpus", "device") else "workload"
             yield from (Offer(owner, f"{prefix}.{name}", value) for value in in_a_comment(note))
 
 

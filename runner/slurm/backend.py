@@ -44,6 +44,9 @@ class Slurm:
         """For the launch's record."""
         return dataclasses.asdict(self._options)
 
+    def admit(self, cell: Cell) -> None:
+        """Its job will see what the node has."""
+
     def run(self, grid: Grid, display: Display) -> bool:
         """Queue the grid's cells; with ``wait``, stay until they have ended.
 

@@ -169,7 +169,8 @@ def job(path: Path) -> Job:
     from runner.scheduler import Job
 
     config = CellFolder(path).config()
-    return Job(path, config["device"], config["threads"], path.name)
+    need = config["resources"].get("gpu_memory_gb", 0.0)
+    return Job(path, config["device"], config["threads"], path.name, gpu_memory_gb=need)
 
 
 class Log:
@@ -181,6 +182,7 @@ class Log:
 
     def __init__(self) -> None:
         self.elsewhere: list[Path] = []
+        self._lacking: str | None = None
 
     def started(self, job: Job) -> None:
         """A worker has got the cell."""
@@ -201,6 +203,12 @@ class Log:
 
     def waiting(self, jobs: Sequence[Job]) -> None:
         """Tasks do not wait for cells that other launches work on."""
+
+    def lacking(self, reason: str) -> None:
+        """A cell cannot start for that reason."""
+        if reason != self._lacking:
+            say(reason)
+        self._lacking = reason
 
     def stopping(self) -> None:
         """Signals are reported as they come."""

@@ -73,7 +73,7 @@ def experiments(tmp_path: Path) -> Experiments:
         (["then=dance"], r"then: got 'dance', wants score, or null"),
         (["algorithm=3"], r"algorithm=3: wants the name of a file"),
         (["workload.resources.minutes=0"], r"workload.resources.minutes: got 0, wants a number above 0"),
-        (["workload.resources.gpus=all"], r"workload.resources.gpus: got 'all', wants an integer"),
+        (["workload.resources.gpus=all"], r"workload.resources.gpus: got 'all', wants 0, 1 \(no cell"),
         (["workload.resources.hours=1"], r"unknown key 'workload.resources.hours'"),
         (["algorithm.optimizer.lr=null"], r"algorithm.optimizer.lr: got null, wants a number"),
         (["algorithm=lars", "algorithm.optimizer.variant=null"], r"variant: got null, wants text"),

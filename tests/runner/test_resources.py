@@ -23,7 +23,7 @@ def test_a_workload_says_what_a_cell_needs_and_sam_takes_twice_as_long() -> None
         (["threads=3"], {"cores": 3}),
         (["threads=3", "workload.resources.cores=5"], {"cores": 5}),
         (["device=cuda"], {"gpus": 1}),
-        (["device=cuda", "workload.resources.gpus=2"], {"gpus": 2}),
+        (["device=cuda", "workload.resources.gpus=0"], {"gpus": 0}),
         (["device=cpu", "workload.resources.gpus=0"], {"gpus": 0}),
         (["workload.resources.minutes=8", "workload.resources.memory_gb=3"], {"minutes": 8, "memory_gb": 3}),
         (["workload.budget_samples=12000"], {"minutes": 0.125}),  # a quarter of the budget

@@ -19,6 +19,7 @@ from runner import scheduler as scheduler_module
 from runner import slots as slots_module
 from runner.cell import Cell
 from runner.execute import run_cell
+from runner.gpus import Gpu
 from runner.grid import job_of
 from runner.lock import Lock
 from runner.pool import record_death
@@ -107,11 +108,11 @@ def test_cells_side_by_side_keep_to_cores_of_their_own(tmp_path: Path) -> None:
 def test_a_worker_sees_its_gpu_alone_and_a_shared_one_counts_as_contended(tmp_path: Path) -> None:
     cells = [faulty(tmp_path, "Tells", f"study={s}") for s in range(2)]
     jobs = [Job(job.path, "cuda", 1) for job in submitted(*cells)]
-    with Scheduler(Slots(cores=[], gpus=["5", "7"]), Watcher()) as scheduler:
+    with Scheduler(Slots(cores=[], given=[Gpu("5"), Gpu("7")]), Watcher()) as scheduler:
         assert scheduler.run(jobs)
     assert sorted(told(c)["gpu"] for c in cells) == ["5", "7"]
     shared = faulty(tmp_path, "Tells", "study=3")
-    with Scheduler(Slots(cores=[], gpus=["5"], per_gpu=2), Watcher()) as scheduler:
+    with Scheduler(Slots(cores=[], given=[Gpu("5")], per_gpu=2), Watcher()) as scheduler:
         assert scheduler.run([Job(submitted(shared)[0].path, "cuda", 1)])
     assert told(shared)["gpu"] == "5" and shared.folder.status()["summary"]["contended"] is True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -53,11 +54,10 @@ def accounting() -> bool:
 
 
 class Devices(Digits):
-    """Says which GPUs its process was started with: torch looks when it is imported."""
+    """Says which GPUs its process sees: CUDA looks when it is first used."""
 
     def load(self, root: Path) -> Data:
-        started_with = Path("/proc/self/environ").read_text().split("\0")
-        print("devices:", [v for v in started_with if v.startswith("CUDA_VISIBLE_DEVICES")], flush=True)
+        print("devices:", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
         return super().load(root)
 
 
@@ -108,9 +108,9 @@ class Experiment:
         """Wait until a cell has evaluated a few times."""
         self.until(lambda: len(cell.folder.evals()) >= 4)
 
-    def until_gone(self) -> None:
+    def until_gone(self, seconds: float = 90) -> None:
         """Wait until no task of ours is in the queue."""
-        self.until(lambda: not self.states())
+        self.until(lambda: not self.states(), seconds)
 
     def undisturbed(self, cell: Cell) -> Any:
         """The result of the same cell, trained here and now."""
