@@ -15,9 +15,13 @@ CONFIG_DIR = "--config-dir"
 
 
 def command(module: str, *words: str | Path, config_dirs: Iterable[str | Path] = ()) -> str:
-    """``python -m module words…``, quoted for a shell, with the config directories that it needs."""
+    """``python -m module words…``, quoted for a shell, with the config directories that it needs.
+
+    Paths are given from the folder one is in.
+    """
     folders = config_words({"config_dirs": [*config_dirs]})
-    return shlex.join(["python", "-m", module, *folders, *map(str, words)])
+    said = [shown(word) if isinstance(word, Path) else word for word in words]
+    return shlex.join(["python", "-m", module, *folders, *map(str, said)])
 
 
 def config_words(manifest: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,8 @@ class Display:
             before = f" ({self.before} before)" if self.before else ""
             self._line(f"{plural(len(statuses), 'cell')}: {text or 'none'}{before}")
         elif statuses and statuses[0]["status"] in FINISHED:
-            self.say(about(next(iter(self.statuses))))
+            for line in about(next(iter(self.statuses))):
+                self.say(f"  {line}")
         return self.failures()
 
     def failures(self) -> int:
@@ -178,8 +179,8 @@ class Display:
             log = job.path / "error.txt"
             self._line(f"  [dim]{escape(str(shown(log if exists(log) else job.path)))}[/dim]")
         if self._failures and self.total > 1:
-            experiment = shown(experiment_of(self._failures[0][0]))
-            self._line(escape(f"once more: {command('runner.retry', experiment)}"))
+            again = command("runner.retry", experiment_of(self._failures[0][0]))
+            self._line(escape(f"once more: {again}"))
         bad = [s for s in self.statuses.values() if s["status"] not in (*ENDED, "queued")]
         if not bad:
             return 0
@@ -222,16 +223,17 @@ def experiment_of(job: Job) -> Path:
     return job.path.parent.parent
 
 
-def about(cell: Path) -> str:
-    """``best validation accuracy 0.983, ▁▃▆██ in results/…``: a finished cell's curve, and its folder."""
+def about(cell: Path) -> Iterator[str]:
+    """A finished cell's lines: ``best validation accuracy 0.983, ▁▃▆██``, and its folder."""
     folder = CellFolder(cell)
     summary = folder.status().get("summary", {})
-    values = [float(row.get(f"validation/{summary.get('metric')}") or math.nan) for row in folder.evals()]
+    key = f"validation/{summary.get('metric')}"
+    values = [math.nan if row.get(key) is None else float(row[key]) for row in folder.evals()]
     sound = [value for value in values if math.isfinite(value)]
-    if not sound:
-        return f"  in {cell}"
-    best = min(sound) if summary["minimize"] else max(sound)
-    return f"  best validation {summary['metric']} {best:.4g}, {curve(values)} in {cell}"
+    if sound:
+        best = min(sound) if summary["minimize"] else max(sound)
+        yield f"best validation {summary['metric']} {best:.4g}, {curve(values)}"
+    yield str(shown(cell))
 
 
 def curve(values: Sequence[float], width: int = 40) -> str:

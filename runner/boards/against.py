@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from runner.boards.gaps import recipes_of_algorithms
 from runner.boards.inputs import Inputs, read
 from runner.boards.publish import HOME
-from runner.commands import command
+from runner.commands import command, places
+from runner.display import plural
 from runner.errors import UserError, nearest
 from runner.paths import ROOT
 from runner.scoring.comparable import parts
@@ -67,15 +69,16 @@ def _how(mine: Inputs, board: Inputs) -> str:
     """The command that trains an algorithm as the board's were."""
     cells = board.cells
     rulesets = sorted({str(name) for name in cells["ruleset"].dropna()}) if "ruleset" in cells else []
-    words = [
-        "algorithm=NAME",
-        f"workload={','.join(sorted({n for own in board.workloads.values() for n in own}))}",
-    ]
+    words = [f"workload={','.join(sorted({n for own in board.workloads.values() for n in own}))}"]
     words += [f"ruleset={name}" for name in rulesets[:1]]
     if rulesets:
         words += [f"ruleset.studies={cells['study'].nunique()}", f"ruleset.trials={cells['trial'].max()}"]
         words += [f"ruleset.budget_factor={factor:g}" for factor in _factors(cells)]
-    return f"train it so: {command('runner', '-m', *words, f'name={mine.name}')}"
+    known = recipes_of_algorithms(mine.folder, mine.cells) if mine.kind == "experiment" else {}
+    label, algorithm = next(iter(known.items()), ("it", ["algorithm=NAME"]))
+    others = f", and the {plural(len(known) - 1, 'other')} likewise" if len(known) > 1 else ""
+    line = command("runner", "-m", *algorithm, *words, *places(mine.folder))
+    return f"train {label} so{others}: {line}"
 
 
 def _factors(cells: pd.DataFrame) -> list[float]:

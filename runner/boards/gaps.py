@@ -177,6 +177,15 @@ def _overrides(recipes: Mapping[tuple[str, str], list[str]], workload: str, labe
     return [o for o in same_label if name_of(o).partition(".")[0] != "workload"] + about
 
 
+def recipes_of_algorithms(experiment: Path, cells: pd.DataFrame) -> dict[str, list[str]]:
+    """Label -> the words that choose this algorithm, where they are known, whatever it was trained on."""
+    ours = ("workload", "ruleset")
+    return {
+        label: [word for word in words if name_of(word).partition(".")[0] not in ours]
+        for (_, label), words in _recipes(experiment, cells).items()
+    }
+
+
 def _some(names: Iterable[Any]) -> str:
     listed = [str(name) for name in names]
     more = f", and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""

@@ -13,7 +13,6 @@ from runner.commands import command
 from runner.display import Display, plural
 from runner.errors import UserError
 from runner.launch import launches
-from runner.paths import shown
 from runner.resources import estimate, recorded_minutes
 from runner.scheduler import Job
 from runner.slurm import queue
@@ -90,7 +89,7 @@ class Slurm:
         ids = submit(experiment, list(_specs(experiment, missing)), self._options, launch)
         tasks = sum(len(array["tasks"]) for array in launch.record["arrays"])
         what = f"{plural(len(missing), 'cell')} in {plural(tasks, 'task')}"
-        how = command("runner.status", shown(experiment))
+        how = command("runner.status", experiment)
         display.notice(f"{what}: job {', '.join(ids)}; how they do: {how}")
 
 

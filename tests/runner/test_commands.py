@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -26,7 +26,9 @@ def pasted(line: str, capsys: Capture) -> Said:
     """What a shell would do with ``python -m module words``, in this process."""
     python, flag, module, *words = shlex.split(line, comments=True)
     assert (python, flag) == ("python", "-m")
-    main = importlib.import_module("runner.__main__" if module == "runner" else module).main
+    found = importlib.util.find_spec(module)
+    package = found is not None and found.submodule_search_locations is not None
+    main = importlib.import_module(f"{module}.__main__" if package else module).main
     return call(main, capsys, *words)
 
 

@@ -50,16 +50,18 @@ def test_ones_own_rows_beside_the_published_ones(board: Path, capsys: Capture, n
 
 
 def test_cells_that_were_trained_otherwise_come_with_the_command(board: Path, capsys: Capture) -> None:
-    write_cell(Path("results/mine"), "mine")
+    ran = ["algorithm=mine", "workload=digits", "study=3", "algorithm.optimizer.lr=0.5", "name=mine"]
+    write_cell(Path("results/mine"), "mine", overrides=ran)
     line = refusal(score.main, capsys, "results/mine", "--against", "ours")
     assert (
         "no cell of results/mine was trained as those of ours (embedded data, external tuning: digits, w)"
         in line
     )
     assert (
-        "python -m runner -m algorithm=NAME workload=digits,w ruleset=external_tuning ruleset.studies=2"
-        in line
+        "train mine so: python -m runner -m algorithm=mine algorithm.optimizer.lr=0.5 workload=digits,w "
+        "ruleset=external_tuning ruleset.studies=2" in line
     )
+    assert line.endswith(" name=mine")
     assert "did you mean ours?" in refusal(score.main, capsys, "results/mine", "--against", "our")
     assert "only shows" in refusal(score.main, capsys, "results/mine", "--against", "ours", "--publish")
 
