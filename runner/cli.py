@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from runner.errors import UserError
+from runner.plain import plain
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 
@@ -59,9 +60,18 @@ class _Stream(io.TextIOWrapper):
         return cls(stream.detach(), encoding, errors, line_buffering=lines)
 
     def write(self, text: str, /) -> int:
+        return self.write_as_it_is(plain(text))
+
+    def write_as_it_is(self, text: str, /) -> int:
+        """Write colours, too."""
         with self._trouble():
             super().write(text)
         return len(text)
+
+    @property
+    def rich_proxied_file(self) -> _AsItIs:
+        """Where rich writes: its text is plain already (:mod:`runner.terminal`), its colours are to stay."""
+        return _AsItIs(self)
 
     def flush(self) -> None:
         with self._trouble():
@@ -70,6 +80,14 @@ class _Stream(io.TextIOWrapper):
     @contextlib.contextmanager
     def _trouble(self) -> Iterator[None]:
         yield
+
+
+class _AsItIs:
+    def __init__(self, stream: _Stream) -> None:
+        self._stream, self.write = stream, stream.write_as_it_is
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Output(_Stream):

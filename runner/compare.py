@@ -21,12 +21,12 @@ from runner.values import UNITS
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
     from rich.table import Table
 
     from runner.analysis.pairs import Comparison
     from runner.boards.inputs import Inputs
     from runner.scoring.comparable import Part
+    from runner.terminal import Console
 
 SHORT = 30  # characters of a label in a sentence
 MANY = 1000  # more studies than this are not told apart
@@ -63,11 +63,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from runner.analysis.pairs import compare
     from runner.boards.inputs import read
     from runner.boards.rules import unit_of
+    from runner.terminal import Console
 
     inputs = read(options.folder)
     by = unit_of(inputs.cells, options.by, inputs.imported)

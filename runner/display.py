@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -19,6 +18,7 @@ from runner.files import exists
 from runner.paths import shown
 from runner.records import ENDED, FINISHED, CellFolder
 from runner.scheduler import Job
+from runner.terminal import Console
 
 QUIET_SECONDS = 15.0  # between two plain progress lines
 BARS = "▁▂▃▄▅▆▇█"

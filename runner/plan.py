@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -21,6 +20,7 @@ from runner.records import FINISHED
 from runner.resources import Recorded, Resources, estimate, recorded_minutes
 from runner.source import UNAVAILABLE
 from runner.survey import DOUBTED, FAILED, can_ask_slurm, duration
+from runner.terminal import Console
 
 if TYPE_CHECKING:
     from runner.grid import Backend, Grid

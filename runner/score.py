@@ -67,10 +67,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _score(options: argparse.Namespace) -> int:
     # pandas takes half a second, which a mistyped option need not cost.
-    from rich.console import Console
-
     from runner.boards import board, publish, render
     from runner.boards.inputs import read, write_boards, write_tables
+    from runner.terminal import Console
 
     inputs = read(options.folder)
     if options.against is not None:

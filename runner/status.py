@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +30,7 @@ from runner.paths import expanded
 from runner.records import FINISHED, CellFolder
 from runner.source import UNAVAILABLE
 from runner.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
+from runner.terminal import Console
 
 REFRESH = 2.0  # seconds between two looks; more where a look takes long
 SHARE = 5  # of the time at most this part is spent looking: others use the file system, too

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from runner.check.result import Result
+from runner.terminal import Console
 
 WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "n/a"}
 STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim"}

@@ -57,9 +57,8 @@ def _print(options: argparse.Namespace) -> None:
 
         print(markdown(found), end="")
         return
-    from rich.console import Console
-
     from runner.methods.listing import show_card, show_list
+    from runner.terminal import Console
 
     console = Console(highlight=False, emoji=False)
     if not options.names:

@@ -1,0 +1,20 @@
+"""Tables and colours on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich import console
+from rich.segment import Segment
+
+from runner.plain import plain
+
+
+class Console(console.Console):
+    """rich's; its own colours and movements are the only ones, whatever the text holds."""
+
+    def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        """As rich's."""
+        for text, style, control in super().render(*args, **kwargs):
+            yield Segment(text if control else plain(text), style, control)
