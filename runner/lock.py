@@ -139,16 +139,17 @@ class Lock:
         Raises:
             LostLock: when the cell has been taken over.
         """
+        if not self._is_there() or os.path.lexists(self._next):
+            raise LostLock(f"{self.path.parent.name} has been taken over by another process")
+
+    def _is_there(self) -> bool:
+        """Whether the file of this name is still the one that this lock has made."""
         try:
             # An inode's number may be used again once its file is gone everywhere; an open file's link count
             # says that it is.
-            linked = os.fstat(self._handle).st_nlink > 0
-            mine = linked and os.stat(self.path).st_ino == self._inode
-            mine = mine and not os.path.lexists(self._next)
+            return os.fstat(self._handle).st_nlink > 0 and os.stat(self.path).st_ino == self._inode
         except OSError:
-            mine = False
-        if not mine:
-            raise LostLock(f"{self.path.parent.name} has been taken over by another process")
+            return False
 
     def release(self) -> None:
         """Give the cell back; harmless when it has been taken over, or released before."""
@@ -156,10 +157,10 @@ class Lock:
             return
         self._ended.set()
         self._beating.join()
-        with contextlib.suppress(LostLock, OSError):
+        with contextlib.suppress(OSError):
             _move_away(self.stage)  # where that fails, the lock stays, for the next one to find the stage by
-            self.check()
-            os.unlink(self.path)
+            if self._is_there():  # also where a higher number counts by now: nobody else clears this one up
+                os.unlink(self.path)
         with contextlib.suppress(OSError):
             os.close(self._handle)
 

@@ -37,10 +37,10 @@ from workloads.embedded import BreastCancer
 
 SCENARIOS = ("fresh", "resumed", "replaced")
 NEVER = 10**9
-# Two evaluations behind the first, and a checkpoint at each of three steps.
-BUDGET = 192
+# Two steps, an evaluation before, between and behind, and a checkpoint at each step.
+BUDGET = 128
 ARGS = ("name=exp", "log=none", "workload=breast_cancer", "algorithm=adamw", "workload.target=null",
-        "workload.batch_size=64", f"workload.budget_samples={BUDGET}", "workload.eval_every=128",
+        "workload.batch_size=64", f"workload.budget_samples={BUDGET}", "workload.eval_every=64",
         "warmup_steps=0", "checkpoint_every=1e-9", "diagnostics=none")  # fmt: skip
 COMPARED = ["id", "status", "best_metric", "steps", "drawn"]
 

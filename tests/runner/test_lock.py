@@ -196,10 +196,14 @@ def test_the_number_of_a_process_that_ended_may_be_another_ones(tmp_path: Path) 
 
 def test_what_a_killed_writer_left_half_written_is_swept_up(tmp_path: Path) -> None:
     (tmp_path / ".status.json.abc.tmp").write_text("{")
+    others = [".nfs0001", "notes.tmp"]  # of a file system, and of a person
+    for name in others:
+        (tmp_path / name).touch()
     mine = Lock.acquire(tmp_path)
-    assert mine is not None and sorted(p.name for p in tmp_path.iterdir()) == [mine.stage.name, "lock.1"]
+    assert mine is not None
+    assert {p.name for p in tmp_path.iterdir()} == {mine.stage.name, "lock.1", *others}
     mine.release()
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == others
 
 
 def test_every_write_of_a_cell_asks_for_the_lock(tmp_path: Path) -> None:
@@ -379,3 +383,65 @@ def test_a_lock_is_on_disk_before_it_is_there(tmp_path: Path, monkeypatch: pytes
         assert order == ["1024 bytes", "link"]
         mine._beat()
         assert order == ["1024 bytes", "link", "1024 bytes"]
+
+
+def when_linking(monkeypatch: pytest.MonkeyPatch, happens: Any) -> None:
+    """Somebody else acts between our look at the locks and the creation of ours; once."""
+    link, pending = module._link, [happens]
+
+    def late(*names: Any) -> None:
+        if pending:
+            pending.pop()()
+        link(*names)
+
+    monkeypatch.setattr(module, "_link", late)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_who_was_overtaken_while_it_created_its_lock_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    """Others have been there and gone meanwhile: the number that we create is not the highest any more."""
+
+    def another() -> None:
+        path = held_by(tmp_path, host="elsewhere").rename(tmp_path / "lock.2")
+        if not alive:
+            os.utime(path, (0, 0))
+
+    when_linking(monkeypatch, another)
+    mine = Lock.acquire(tmp_path)
+    if alive:
+        assert mine is None and [p.name for p in tmp_path.iterdir()] == ["lock.2"]
+    else:
+        assert mine is not None and mine.path.name == "lock.3"
+        assert sorted(p.name for p in tmp_path.glob("lock.*")) == ["lock.3"]
+        mine.release()
+
+
+def test_who_seemed_dead_and_wakes_in_time_keeps_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = held_by(tmp_path, host="elsewhere")
+    os.utime(path, (0, 0))
+    when_linking(monkeypatch, lambda: os.utime(path))
+    assert Lock.acquire(tmp_path) is None
+    assert [p.name for p in tmp_path.iterdir()] == ["lock.1"]
+
+
+def test_a_stage_that_cannot_be_moved_away_keeps_its_lock_for_the_next_one_to_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Lock.acquire(tmp_path)
+    assert mine is not None
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", full)
+        mine.release()
+    assert mine.stage.exists() and mine.path.exists()
+    os.utime(mine.path, (0, 0))
+    with Lock.acquire(tmp_path) or pytest.fail() as again:
+        assert again.path.name == "lock.2" and not mine.stage.exists()
+    assert list(tmp_path.iterdir()) == []

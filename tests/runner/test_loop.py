@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from runner import loop as module
 from runner.algorithm import Algorithm
 from runner.batch import Info
 from runner.clock import Clock
@@ -262,7 +263,7 @@ class Pretended:
     """A clock on which everything takes as long as it says."""
 
     def __init__(self) -> None:
-        self.time = 100.0
+        self.time = 1e6
 
     def now(self) -> float:
         return self.time
@@ -322,7 +323,12 @@ def timed(monkeypatch: pytest.MonkeyPatch, **plan: Any) -> tuple[Loop, Pretended
         clock.takes(0.5)
         return {"score": 0.0}
 
+    def mean_loss(losses: list[Tensor]) -> float:
+        clock.takes(4000)  # a device that is waited for
+        return 0.0
+
     loop, _ = make(Timed(clock), budget=48, evaluate=evaluate, **{"eval_every": 24, **plan})
+    monkeypatch.setattr(module, "mean_loss", mean_loss)
     monkeypatch.setattr(time, "perf_counter", clock.now)
     loop.clock, loop.observer = Clock(now=clock.now), TimedLog(clock)
     return loop, clock
@@ -337,13 +343,16 @@ def test_every_second_goes_to_whoever_has_spent_it(monkeypatch: pytest.MonkeyPat
         "train": 12 + 2 * 300,  # the last metrics are of no use to anybody
         "swap": 3 * 30,
         "eval": 3 * 0.5 + 0.5,  # the test split in the end
-        "log": 3 * 65_000,
+        "log": 3 * 69_000,
     }  # fmt: skip
     assert loop.clock.charged == 12 + 600 + 90
 
 
-def test_a_checkpoint_and_diagnostics_are_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop, clock = timed(monkeypatch, checkpoint_every=3.0)
+@pytest.mark.parametrize("limit", [None, 1e9])
+def test_a_checkpoint_and_diagnostics_are_not_charged(
+    monkeypatch: pytest.MonkeyPatch, limit: float | None
+) -> None:
+    loop, clock = timed(monkeypatch, checkpoint_every=3.0, max_seconds=limit)
 
     def measure(task: Task, restore: object) -> dict[str, float]:
         clock.takes(4000)
@@ -375,7 +384,7 @@ def test_the_limit_is_one_of_charged_seconds_and_to_the_step(
 
 
 def test_training_is_looked_up_from_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop, clock = timed(monkeypatch, checkpoint_every=1e9)
+    loop, clock = timed(monkeypatch, checkpoint_every=5e5)
     monkeypatch.setattr(Timed, "step", lambda self, task: (clock.takes(0.25), Counting.step(self, task))[1])
     loop.run()
     assert loop.observer.beats == 2  # pyright: ignore[reportAttributeAccessIssue]  of 1.5 seconds each
