@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import zipfile
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,6 +15,9 @@ import torch
 
 from runner.errors import UserError, one_line
 from runner.files import discard, write_atomic
+from runner.generators import global_rng, set_global_rng
+
+QUEUE = "a queue"
 
 if TYPE_CHECKING:
     from runner.loop import Loop
@@ -30,7 +34,7 @@ def snapshot(loop: Loop) -> dict[str, Any]:
             "hit": progress.hit,
         },
         "task": loop.task.state_dict(),
-        "algorithm": loop.algorithm.state_dict(),
+        "algorithm": packed(loop.algorithm.state_dict()),
         "cost": loop.task.cost.state_dict(),
         "clock": loop.clock.state_dict(),
         "diagnostics": loop.diagnostics.state_dict(),
@@ -44,11 +48,29 @@ def restore(loop: Loop, state: dict[str, Any]) -> None:
     progress.boundary, progress.rows, progress.hit = kept["boundary"], kept["rows"], kept["hit"]
     progress.losses = [] if kept["losses"] is None else list(kept["losses"].unbind())
     loop.task.load_state_dict(state["task"])
-    loop.algorithm.load_state_dict(state["algorithm"])
+    loop.algorithm.load_state_dict(unpacked(state["algorithm"]))
     loop.task.cost.load_state_dict(state["cost"])
     loop.clock.load_state_dict(state["clock"])
     loop.diagnostics.load_state_dict(state.get("diagnostics", {}))
     set_global_rng(state["rng"], loop.task.data.x.device)
+
+
+def packed(tree: Any) -> Any:
+    """The same state without queues, which torch's safe reader does not fill."""
+    if type(tree) is dict:
+        return {key: packed(value) for key, value in tree.items()}
+    if type(tree) is deque:
+        return {QUEUE: [packed(value) for value in tree], "maxlen": tree.maxlen}
+    return type(tree)(map(packed, tree)) if type(tree) in (list, tuple) else tree
+
+
+def unpacked(tree: Any) -> Any:
+    """What :func:`packed` was given."""
+    if type(tree) is dict and set(tree) == {QUEUE, "maxlen"}:
+        return deque(map(unpacked, tree[QUEUE]), tree["maxlen"])
+    if type(tree) is dict:
+        return {key: unpacked(value) for key, value in tree.items()}
+    return type(tree)(map(unpacked, tree)) if type(tree) in (list, tuple) else tree
 
 
 def save(path: Path, state: dict[str, Any], stage: Path | None = None) -> None:
@@ -165,18 +187,3 @@ def _numpy_types() -> list[Any]:
     codes = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
     dtypes = {type(np.dtype(code)) for code in codes}
     return [np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0], np.ndarray, np.dtype, *dtypes]
-
-
-def global_rng(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of torch's global generators: dropout in a model draws from these, nothing else may."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_global_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Restore what :func:`global_rng` gave."""
-    torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

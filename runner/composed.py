@@ -15,11 +15,17 @@ from torch import Tensor
 
 from runner.algorithm import Algorithm
 from runner.batch import Batch, Info
-from runner.build import build_part, check_optimizer
+from runner.build import build_part, target_of
+from runner.curvature import products, with_graph
+from runner.demands import FIRST, Demands, build_optimizer, check_optimizer, check_rates
+from runner.errors import UserError
 from runner.guards import clash
+from runner.hints import advised, early
 from runner.losses import build_loss
 from runner.modes import Modes, has_modes
-from runner.targets import locate
+from runner.placeholders import filled
+from runner.step_rows import step_rows
+from runner.stepped import Stepped, optimizer_argument
 from runner.task import Task
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
@@ -65,6 +71,7 @@ class Composed(Algorithm):
     ) -> None:
         given = {name: spec for name, spec in locals().items() if name in KINDS and spec is not None}
         self._optimizer_spec = given.pop("optimizer")
+        self._stepped_spec = given.pop("schedule") if optimizer_argument(schedule) is not None else None
         self._wrapper_specs = _several(given.pop("wrapper", None))
         transforms = _several(given.pop("transform", None))
         self.transforms = {name: build_part(f"transform.{name}", spec) for name, spec in transforms.items()}
@@ -89,7 +96,8 @@ class Composed(Algorithm):
             for kind, part in self._declared()
             if hasattr(part, "compatible") and (reason := part.compatible(info)) is not None
         )
-        return clash(dict(self._declared()), info) or next(reasons, None)
+        parts = dict(self._declared())
+        return clash(parts, info) or Demands.of(self._optimizer_spec).clash(parts) or next(reasons, None)
 
     def setup(self, task: Task) -> None:
         """Build the optimizer on the (operated) model and let every part set itself up."""
@@ -99,16 +107,35 @@ class Composed(Algorithm):
         task.objective = self.single.get("objective")
         task.reweighting = self.single.get("reweighting")
         groups = self.single["groups"](task) if "groups" in self.single else [{"params": task.params}]
-        self.optimizer = build_part("optimizer", self._optimizer_spec, groups)
-        check_optimizer("optimizer", self.optimizer)
-        _scale(self.optimizer.param_groups)
-        for name, spec in self._wrapper_specs.items():
-            self.optimizer = build_part(f"wrapper.{name}", spec, self.optimizer)
-            check_optimizer(f"wrapper.{name}", self.optimizer)
+        self._build_optimizer(task, groups)
         for _, part in self._named_parts():
             if hasattr(part, "setup"):
                 part.setup(task)
         self._bind(task)
+
+    def _build_optimizer(self, task: Task, groups: list[dict[str, Any]]) -> None:
+        """The optimizer, what steps its learning rates, and what wraps it."""
+
+        def fill(spec: Spec) -> Any:
+            return filled(spec, task, lambda: step_rows(task.info, dict(self._named_parts())))
+
+        self._demands = Demands.of(self._optimizer_spec)
+        self.optimizer = build_optimizer(fill(self._optimizer_spec), groups)
+        check_optimizer("optimizer", self.optimizer, self._demands)
+        check_rates(self.optimizer, groups, dict(self._scaling()))
+        _scale(self.optimizer.param_groups)
+        if self._stepped_spec is not None:
+            self.single["schedule"] = Stepped(fill(self._stepped_spec), self.optimizer)
+        for name, spec in self._wrapper_specs.items():
+            self.optimizer = build_part(f"wrapper.{name}", fill(spec), self.optimizer)
+            check_optimizer(f"wrapper.{name}", self.optimizer, self._demands)
+
+    def _scaling(self) -> Iterator[tuple[str, str]]:
+        """What scales learning rates, and what takes it out."""
+        if self._stepped_spec is not None or "schedule" in self.single:
+            yield "the schedule", "algorithm/schedule=null"
+        if self._wrapper_specs:
+            yield f"the wrapper {next(iter(self._wrapper_specs))}", "algorithm/wrapper=null"
 
     def beginning(self, task: Task) -> dict[str, Any]:
         """States of parts and sub-tasks, copied behind :meth:`setup` for :meth:`restart` to go back to."""
@@ -144,10 +171,21 @@ class Composed(Algorithm):
         self._params = task.params
         self._groups = self.optimizer.param_groups
         for group in self._groups:
-            group.setdefault("initial_lr", group["lr"])
-        self._schedule: Callable[[float], float] | None = single.get("schedule")
+            if "lr" in group:
+                group.setdefault("initial_lr", group["lr"])
+        schedule = single.get("schedule")
+        self._schedule: Callable[[float], float] | None = None if isinstance(schedule, Stepped) else schedule
         self._sampler: Callable[[Task], Batch] = single.get("sampler", _uniform)
         self._estimator: Callable[[Task, Batch], Tensor] = single.get("estimator", _backprop)
+        self._advance = self._advance_plainly
+        if self._demands.closure:
+            self._advance = self._advance_by_closure
+        elif self._demands.create_graph:
+            self._advance, self._estimator = self._advance_with_graph, with_graph
+        elif self._demands.fused:
+            self._advance, self._estimator = self._gradient, self._fused
+        if isinstance(schedule, Stepped):
+            self._estimator = schedule.listening(self._estimator)
         self._transforms = list(self.transforms.values())
         self._needs_loss = getattr(self.optimizer, "needs_loss", False)
         self._average = single.get("average")
@@ -166,23 +204,68 @@ class Composed(Algorithm):
             scale = self._schedule(task.progress)
             for group in self._groups:
                 group["lr"] = group["initial_lr"] * scale
-        for p in self._params:
-            p.grad = None
-        loss = self._estimator(task, self._sampler(task))
-        if self._transforms:
-            params = [p for p in self._params if p.grad is not None]
-            grads = [p.grad for p in params]
-            for transform in self._transforms:
-                transform(params, grads)
-        if self._needs_loss:
-            self.optimizer.step(loss=loss)
-        else:
-            self.optimizer.step()
+        loss = self._advance(task, self._sampler(task))
         for after_step in self._after:
             after_step(task)
         if self._average is not None:
             self._average.update(task)
         return loss
+
+    def _gradient(self, task: Task, batch: Batch) -> Tensor:
+        """The loss of ``batch``, detached; its gradient, transformed, is in ``.grad``."""
+        for p in self._params:
+            p.grad = None
+        loss = self._estimator(task, batch)
+        if self._transforms:
+            params = [p for p in self._params if p.grad is not None]
+            grads = [p.grad for p in params]
+            for transform in self._transforms:
+                transform(params, grads)
+        return loss
+
+    def _advance_plainly(self, task: Task, batch: Batch) -> Tensor:
+        loss = self._gradient(task, batch)
+        try:
+            if self._needs_loss:
+                self.optimizer.step(loss=loss)
+            else:
+                self.optimizer.step()
+        except Exception as error:
+            if (advice := advised(error, self.optimizer)) is None:
+                raise
+            raise UserError(advice) from error
+        return loss
+
+    def _advance_with_graph(self, task: Task, batch: Batch) -> Tensor:
+        loss = self._gradient(task, batch)
+        with products(task, self._params, len(batch)):
+            self.optimizer.step()
+        return loss
+
+    def _advance_by_closure(self, task: Task, batch: Batch) -> Tensor:
+        """The optimizer evaluates the batch as often as it likes; returns what it was at first."""
+        losses = [self._gradient(task, batch)] if self._demands.closure == FIRST else []
+
+        @torch.enable_grad()
+        def closure() -> Tensor:
+            losses.append(self._gradient(task, batch))
+            return losses[-1].clone()
+
+        try:
+            self.optimizer.step(closure)
+        except Exception as error:
+            if task.cost.steps or self._demands.closure == FIRST or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(early(error, self.optimizer)) from error
+        if not losses:
+            raise UserError(f"algorithm.optimizer ({type(self.optimizer).__name__}): calls no closure")
+        return losses[0]
+
+    def _fused(self, task: Task, batch: Batch) -> Tensor:
+        """An estimator that leaves the backward pass, and the update in it, to the optimizer."""
+        loss = task.loss_with_graph(batch)
+        self.optimizer.fused_backward(loss, self._groups[0]["lr"])
+        return loss.detach()
 
     @torch.no_grad()
     def enter_eval(self, task: Task) -> None:
@@ -225,7 +308,8 @@ class Composed(Algorithm):
 
     def report(self) -> dict[str, float]:
         """The learning rate of the first group, and what the parts report."""
-        scalars = {"lr": float(self._groups[0]["lr"])}
+        first = self._groups[0]
+        scalars = {"lr": float(first["lr"])} if "lr" in first else {}
         for kind, part in self._named_parts():
             if hasattr(part, "report"):
                 scalars |= {f"{kind}/{key}": value for key, value in part.report().items()}
@@ -256,8 +340,8 @@ class Composed(Algorithm):
     def _declared(self) -> Iterator[tuple[str, Any]]:
         """Parts as they can be asked before set-up: of optimizers and wrappers there are classes only."""
         yield from ((kind, part) for kind, part in self._named_parts() if kind != "optimizer")
-        yield "optimizer", _class_of(self._optimizer_spec)
-        yield from ((f"wrapper.{name}", _class_of(spec)) for name, spec in self._wrapper_specs.items())
+        yield "optimizer", target_of(self._optimizer_spec)
+        yield from ((f"wrapper.{name}", target_of(spec)) for name, spec in self._wrapper_specs.items())
 
 
 def _several(spec: Spec) -> dict[str, Any]:
@@ -266,15 +350,6 @@ def _several(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, Mapping) and "_target_" not in spec:
         return {name: part for name, part in spec.items() if part is not None}
     return {"0": spec}
-
-
-def _class_of(spec: Any) -> Any:
-    if not isinstance(spec, Mapping):
-        return spec
-    try:
-        return locate(spec["_target_"])
-    except Exception:
-        return None  # building it will say what is wrong
 
 
 def _least_positive(values: Iterator[int]) -> int:

@@ -16,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import advice, gpus, labels, logs, presets, resources, search, structure, values
+from runner import advice, gpus, labels, logs, placeholders, presets, resources, search, structure, values
 from runner.composer import AUTO, LAUNCHER, Composer, composer, target_key
 from runner.errors import UserError, nearest
 from runner.metrics import METRICS
@@ -199,9 +199,10 @@ def hydra_ready(config_dirs: Sequence[Path] = ()) -> Iterator[Composer]:
 
 
 def register_resolvers() -> None:
-    """``${call:a.b.c}`` is what ``a.b.c()`` returns, ``${runner_help:}`` the help text."""
+    """``${call:a.b.c}`` is what ``a.b.c()`` gives, ``${runner_help:}`` help, ``${setup:steps}`` itself."""
     OmegaConf.register_new_resolver("call", _call, replace=True)
     OmegaConf.register_new_resolver("runner_help", _help, replace=True)
+    OmegaConf.register_new_resolver(placeholders.RESOLVER, placeholders.kept, replace=True)
 
 
 def _call(function: str) -> Any:

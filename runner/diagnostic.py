@@ -18,8 +18,8 @@ from torch import Tensor
 
 from runner.algorithm import Algorithm
 from runner.batch import Batch
-from runner.checkpoint import global_rng, set_global_rng
 from runner.cost import Cost
+from runner.generators import global_rng, set_global_rng
 from runner.task import Task
 
 Rebuild = Callable[[], tuple[Task, Algorithm]]

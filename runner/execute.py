@@ -23,6 +23,7 @@ from runner.build import build_part
 from runner.clock import Clock
 from runner.diagnostic import Diagnostics
 from runner.errors import UserError, one_line
+from runner.generators import seed_globals
 from runner.lock import Lock, LostLock
 from runner.logs import Logger, open_logger
 from runner.loop import Alarm, Evaluate, Loop, Plan, Unsound
@@ -192,7 +193,7 @@ class CellRun:
 
     def _fresh(self, workload: Any) -> tuple[Task, Evaluate, Algorithm]:
         """The cell as it begins, before set-up; the same each time."""
-        torch.manual_seed(self.seed)
+        seed_globals(self.seed)
         task, evaluate = workload.build(self.seed, self.device)
         return task, evaluate, self._algorithm(task)
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from runner.algorithm import Algorithm
-from runner.checkpoint import global_rng, set_global_rng
 from runner.clock import Clock
 from runner.diagnostic import Diagnostics
 from runner.errors import Diverged
+from runner.generators import global_rng, set_global_rng
 from runner.task import Task
 
 HEARTBEAT = 1.0  # seconds between two progress messages

@@ -142,13 +142,14 @@ class Task:
             raise TypeError(f"a {self.info.task} task has no token losses")
         return self.kind.tokens(self.outputs(batch, params), batch.y, self._active_loss)
 
-    def backward(self, batch: Batch, denominator: int | None = None) -> Tensor:
+    def backward(self, batch: Batch, denominator: int | None = None, create_graph: bool = False) -> Tensor:
         """Add the gradient of Σ wᵢ ℓᵢ / B to ``.grad``; returns that loss, a detached device scalar.
 
         Args:
             batch: the rows; their weights are computed here, once, where reweighting is present.
             denominator: B, where ``batch`` is a piece (of ``split`` or ``chunks``) of a batch of B rows. Its
                 first piece has a reweighting weigh the whole batch, by :meth:`weigh`.
+            create_graph: let the gradient be differentiated in turn; the caller frees it.
 
         Raises:
             UserError: for a piece whose loss is no mean over rows, or whose weights cannot be found.
@@ -162,8 +163,12 @@ class Task:
                 self.cost.backward += rows
         else:
             loss = self._reduce(batch, denominator)
-        loss.backward()
+        loss.backward(create_graph=create_graph)
         return loss.detach()
+
+    def loss_with_graph(self, batch: Batch) -> Tensor:
+        """The loss that :meth:`backward` takes the gradient of, 0-d, for whoever makes that pass itself."""
+        return self._reduce(batch, None)
 
     @torch.no_grad()
     def mean_loss(self, batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from runner import definitions, search
 from runner.build import NO_TARGET
 from runner.errors import UserError, nearest
+from runner.placeholders import left_open
 
 Range = tuple[float, float, str]  # low, high (both allowed), how to say it
 
@@ -89,7 +90,7 @@ def keep_text(tree: dict[str, Any], default: Mapping[str, Any]) -> None:
         known = default.get(key)
         if isinstance(value, dict) and isinstance(known, Mapping):
             keep_text(value, known)
-        elif isinstance(known, str) and isinstance(value, int) and not isinstance(value, bool):
+        elif isinstance(known, str) and type(value) is int and not left_open(known):
             tree[key] = str(value)
 
 
@@ -230,12 +231,14 @@ def _check_each(
 
 def _wanted(key: str, value: Any, known: Mapping[str, Any], flat: Mapping[str, Any]) -> str | None:
     """What ``key`` wants in place of ``value``, or None where it may be that."""
+    if left_open(value):  # what stands for it is held against nothing but its class
+        return None
     if value is None:
         part, _, name = key.rpartition(".")
         target = flat.get(f"{part}._target_")
         allowed = known.get(key) is None or (isinstance(target, str) and definitions.takes_null(target, name))
         return None if allowed else _type(known[key])
-    if key in known and (wants := _wanted_type(value, known[key])) is not None:
+    if key in known and not left_open(known[key]) and (wants := _wanted_type(value, known[key])) is not None:
         return wants
     limits = _range(key, flat)
     return limits[2] if limits is not None and not _within(value, limits) else None

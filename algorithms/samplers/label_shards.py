@@ -43,6 +43,11 @@ class LabelShards:
             return f"needs a row for each of {self.workers} workers, a batch has {info.batch_size}"
         return None
 
+    def step_rows(self, info: Info) -> int:
+        """Rows a step: as many from each shard, or all where a batch is."""
+        shard = info.num_train // self.workers if info.batch_size >= info.num_train else 0
+        return self.workers * (shard or max(1, info.batch_size // self.workers))
+
     def setup(self, task: Task) -> None:
         """Cut the shards."""
         per_shard = task.data.n // self.workers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from runner.batch import Batch
+from runner.batch import Batch, Info
 from runner.task import Task
 
 
@@ -30,6 +30,10 @@ class Uniform:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.batch_size = self.least_rows = batch_size
+
+    def step_rows(self, info: Info) -> int:
+        """Rows a step."""
+        return info.batch_size if self.batch_size is None else self.batch_size
 
     def __call__(self, task: Task) -> Batch:
         """The next rows of the training split, augmented as the workload augments them."""

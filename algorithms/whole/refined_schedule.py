@@ -15,6 +15,7 @@ from runner.algorithm import Algorithm
 from runner.batch import Info
 from runner.build import build_part
 from runner.composed import Composed
+from runner.stepped import refuse_stepped
 from runner.task import Task
 
 POWER = {"l2": 2, "l1": 1}
@@ -76,6 +77,7 @@ class RefinedSchedule(Algorithm):
         self.first, self.tau, self.norm, self.floor = first, tau, norm, floor
         self.norms: list[Tensor] = []
         self.curve: list[float] = []  # empty in the first run
+        refuse_stepped("refined_schedule", schedule)
         given = None if schedule is None else build_part("schedule", schedule)
         transforms = {"gradient norms": lambda: self._record} | _named(transform)
         self.inner = Composed(optimizer, schedule=lambda: _Phased(self, given), transform=transforms, **parts)

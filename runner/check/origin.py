@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -61,10 +62,29 @@ def is_check(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(CHECKS)
 
 
-def culprit(start: FrameType | None) -> FrameType | None:
-    """The innermost frame that is neither a library's nor the checks' own."""
-    ours = (f for f in frames(start) if not is_library(f.f_code.co_filename) and not is_check(f))
-    return next(ours, None)
+def culprit(start: FrameType | None, homes: tuple[str, ...] = ()) -> FrameType | None:
+    """The innermost frame that is neither a library's nor the checks' own; or that lies in ``homes``."""
+    ours = (
+        f
+        for f in frames(start)
+        if f.f_code.co_filename.startswith(homes) or not is_library(f.f_code.co_filename)
+    )
+    return next((f for f in ours if not is_check(f)), None)
+
+
+def home(target: str) -> str | None:
+    """Where the code of a library's part lies: its package's folder, of torch's its module's file."""
+    package, module = (importlib.util.find_spec(name) for name in (target.partition(".")[0], _module(target)))
+    if package is None or module is None or not package.origin or not is_library(package.origin):
+        return None
+    return module.origin if package.origin.startswith(TORCH) else str(Path(package.origin).parent)
+
+
+def _module(target: str) -> str:
+    """The module that defines what ``target`` names."""
+    from hydra.utils import get_object
+
+    return getattr(get_object(target), "__module__", None) or target.rpartition(".")[0]
 
 
 def place(frame: FrameType | None) -> str:

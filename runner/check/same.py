@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import struct
+from collections import deque
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+ORDERED = (list, tuple, deque)
 
 
 def difference(a: Any, b: Any, path: str = "") -> str | None:
@@ -16,22 +22,33 @@ def difference(a: Any, b: Any, path: str = "") -> str | None:
         return _tensors(a, b, path)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return _mappings(a, b, path)
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+    if isinstance(a, ORDERED) and isinstance(b, ORDERED):
         return _sequences(a, b, path)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        same = (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+        return None if same else f"{path}: arrays differ"
     if isinstance(a, float) and isinstance(b, float):
         return None if struct.pack("d", a) == struct.pack("d", b) else f"{path}: {a!r} against {b!r}"
+    if type(a) is type(b) and type(a).__eq__ is object.__eq__ and _is_plain_object(a):
+        return _mappings(vars(a), vars(b), path)  # an object that knows no equality, such as a preconditioner
     return None if type(a) is type(b) and a == b else f"{path}: {a!r} against {b!r}"
 
 
 def copied(tree: Any) -> Any:
-    """The same nested state with every tensor cloned."""
+    """The same nested state with every tensor cloned, those in objects too."""
     if isinstance(tree, Tensor):
         return tree.detach().clone()
     if isinstance(tree, Mapping):
         return {key: copied(value) for key, value in tree.items()}
+    if isinstance(tree, deque):
+        return deque(map(copied, tree), tree.maxlen)
     if isinstance(tree, (list, tuple)):
         return type(tree)(copied(value) for value in tree)
-    return tree
+    return copy.deepcopy(tree) if _is_plain_object(tree) else tree
+
+
+def _is_plain_object(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not isinstance(value, (type, FunctionType))
 
 
 def _mappings(a: Mapping[Any, Any], b: Mapping[Any, Any], path: str) -> str | None:

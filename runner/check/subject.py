@@ -16,6 +16,7 @@ from runner.algorithm import Algorithm
 from runner.batch import Info
 from runner.build import build_part
 from runner.check.modules import fresh_modules
+from runner.check.origin import home
 from runner.check.trial import Pieces, Trial, build, train
 
 SHORT = 20  # steps: more than an epoch of breast_cancer
@@ -112,6 +113,17 @@ class Subject:
     def targets(self) -> Iterator[tuple[str, str]]:
         """(kind, dotted path) of every part, or of a whole algorithm; the harness's own classes left out."""
         yield from ((kind, path) for kind, path in _targets(self.algorithm) if not path.startswith("runner."))
+
+    @functools.cached_property
+    def homes(self) -> tuple[str, ...]:
+        """Where the code lies of parts that libraries bring."""
+        return tuple(place for _, target in self.targets() if (place := home(target)) is not None)
+
+    @property
+    def library(self) -> str | None:
+        """A part that an installed package brings, torch aside; None where there is none."""
+        brought = (target for _, target in self.targets() if home(target) is not None)
+        return next((target for target in brought if not target.startswith("torch.")), None)
 
     # -- runs and facts that several checks share --------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -44,7 +44,7 @@ def check_syncs(subject: Subject) -> Result:
     Reading a value (.item(), float(), if tensor), nonzero, boolean indexing, unique, tolist, numpy and cpu
     wait. torch.optim reading its own step counters, which lie on the CPU, does not.
     """
-    watch = Watch()
+    watch = Watch(subject.homes)
     trial = subject.train(around=watch.step)
     every = trial.pieces.algorithm.syncs_every
     allowed = -(-len(trial.steps) // every) if every else 0
@@ -59,11 +59,15 @@ def check_syncs(subject: Subject) -> Result:
 class Watch:
     """Collects what waits, by step.
 
+    Args:
+        homes: folders or files of the parts that libraries bring: a wait in there is theirs.
+
     Attributes:
         waits: step -> (what, where) for each wait of that step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, homes: tuple[str, ...] = ()) -> None:
+        self.homes = homes
         self.waits: dict[int, list[tuple[str, str]]] = {}
 
     @contextmanager
@@ -76,7 +80,7 @@ class Watch:
 
         def note(what: str) -> None:
             frame = sys._getframe(2)
-            self.waits.setdefault(number, []).append((what, place(culprit(frame))))
+            self.waits.setdefault(number, []).append((what, place(culprit(frame, self.homes))))
 
         with _Calls(note), _Operations(note):
             yield
@@ -139,6 +143,7 @@ def _own_counter(start: FrameType, tensor: Tensor | None) -> bool:
             and isinstance(owner, torch.optim.Optimizer)
             and tensor is not None
         ):
-            counters = (state.get(name) for state in owner.state.values() for name in COUNTERS)
+            states = (state for state in owner.state.values() if isinstance(state, Mapping))
+            counters = (state.get(name) for state in states for name in COUNTERS)
             return any(isinstance(c, Tensor) and c.data_ptr() == tensor.data_ptr() for c in counters)
     return False

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from runner.check.result import Result, failed, not_applicable, verdict
+from runner.check.result import Result, failed, not_applicable, ok, verdict
 from runner.check.same import difference
 from runner.check.subject import Subject
 from runner.check.trial import Pieces, Trial
-from runner.checkpoint import global_rng
+from runner.generators import torch_rng
 
 ALL = ("losses", "rows", "progress", "task", "algorithm", "cost", "rng")
 WITHOUT_GLOBAL_RNG = tuple(key for key in ALL if key != "rng")
@@ -71,6 +71,8 @@ def check_randomness(subject: Subject) -> Result:
                           if difference(before[name], state) is not None)  # fmt: skip
 
     fault = departure(subject.short, subject.train(around=perturbed), WITHOUT_GLOBAL_RNG)
+    if (drawn_from or fault) and (library := subject.library) is not None:
+        return ok(f"{library} draws from global generators, which the cell seeds and checkpoints keep")
     if drawn_from:
         return failed(f"a step draws from the global generator of {' and '.join(sorted(drawn_from))}; "
                       "use task.rng(name)")  # fmt: skip
@@ -101,7 +103,7 @@ def _generators(pieces: Pieces) -> dict[str, Any]:
     device = pieces.task.data.x.device
     numpy: Any = np.random.get_state(legacy=False)
     return {
-        "torch": global_rng(device),
+        "torch": torch_rng(device),
         "numpy": [numpy["state"]["key"].tobytes(), numpy["state"]["pos"]],
         "random": random.getstate(),
     }

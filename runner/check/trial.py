@@ -19,6 +19,7 @@ from runner import checkpoint
 from runner.algorithm import Algorithm
 from runner.build import build_part
 from runner.clock import Clock
+from runner.generators import seed_globals
 from runner.loop import Evaluate, Loop, Plan
 from runner.seeding import cell_seed
 from runner.task import Task
@@ -163,9 +164,9 @@ def build(
     place, seed = torch.device(device), cell_seed(workload["name"], study=0, trial=0)
     source = _workload(json.dumps(dict(workload), sort_keys=True), data_dir)
     if warmup:
-        torch.manual_seed(seed)
+        seed_globals(seed)
         warm_up(source.build(seed, place)[0], algorithm(), warmup)
-    torch.manual_seed(seed)
+    seed_globals(seed)
     task, evaluate = source.build(seed, place)
     pieces = Pieces(task, algorithm(), evaluate, source)
     task.model.train()

@@ -14,7 +14,7 @@ from runner.check.result import Result, ok
 from runner.check.same import copied, difference
 from runner.check.workload_rows import cut, evaluated, stirred
 from runner.check.workload_subject import SPLITS, Built, WorkloadSubject, first_fault
-from runner.checkpoint import global_rng
+from runner.generators import torch_rng
 
 ROWS = 31
 SIZES = (1, 7, 16, 29, 30)  # of batches, against all rows in one; both splits have a ragged last batch
@@ -117,7 +117,7 @@ def _state(built: Built, few: Any) -> dict[str, Any]:
         "gradients": {name: p.grad for name, p in task.model.named_parameters()},
         "what is trainable": {name: p.requires_grad for name, p in task.model.named_parameters()},
         "the task's state": {k: v for k, v in task.state_dict().items() if k != "model"},
-        "torch's global generator": global_rng(task.data.x.device),
+        "torch's global generator": torch_rng(task.data.x.device),
         "numpy's global generator": [numpy_state["state"]["key"].tobytes(), numpy_state["state"]["pos"]],
         "random's global generator": list(random.getstate()),
     }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from runner.check.same import copied
 from runner.check.workload_subject import SPLITS, Built
-from runner.checkpoint import global_rng, set_global_rng
+from runner.generators import global_rng, set_global_rng
 from runner.stream import decode
 
 SPREAD = 0.5  # standard deviation of outputs from which mistakes in a loss show

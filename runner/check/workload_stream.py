@@ -12,7 +12,7 @@ from runner.check.result import Result, ok
 from runner.check.same import copied, difference
 from runner.check.workload_rows import some
 from runner.check.workload_subject import Built, WorkloadSubject, first_fault
-from runner.checkpoint import global_rng
+from runner.generators import torch_rng
 from runner.stream import Stream, decode
 
 LARGE = 2048  # rows a batch, to get through an epoch
@@ -37,9 +37,9 @@ def _faults(built: Built, name: str, stream: Stream) -> Iterator[str | None]:
 
 def _batch_faults(built: Built, stream: Stream) -> Iterator[str | None]:
     """One batch of the default size: shapes, types, device, and what drawing it leaves alone."""
-    before, state, drawn = global_rng(stream.x.device), copied(stream.state_dict()), stream.cost.drawn
+    before, state, drawn = torch_rng(stream.x.device), copied(stream.state_dict()), stream.cost.drawn
     batch = stream.next()
-    if difference(before, global_rng(stream.x.device)) is not None:
+    if difference(before, torch_rng(stream.x.device)) is not None:
         yield "next() draws from torch's global generator: augment(x, generator) is given one"
     if len(batch) != stream.batch_size or stream.cost.drawn != drawn + stream.batch_size:
         counted = stream.cost.drawn - drawn

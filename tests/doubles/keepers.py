@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -41,15 +40,6 @@ class Enumerated(Kept):
 
 class Lambda(Kept):
     kept = staticmethod(lambda step: step)
-
-
-class Queue(Kept):
-    """Keeps a queue of gradients for each parameter, as AdaShift does."""
-
-    def step(self, closure: None = None) -> None:
-        super().step()
-        for p in self.param_groups[0]["params"]:
-            self.state[p]["queue"] = deque([torch.zeros(1)], maxlen=3)
 
 
 def numpy_cosine(progress: float) -> float:

@@ -33,7 +33,6 @@ def test_numpys_numbers_come_back_as_they_were(tmp_path: Path, parts: dict[str, 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("Queue", "algorithm.optimizer.state.0.queue is a deque"),
         ("Enumerated", "algorithm.optimizer.param_groups.0.kept is a Mode"),
         ("Lambda", "algorithm.optimizer.param_groups.0.kept is a function"),
     ],

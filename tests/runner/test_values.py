@@ -103,6 +103,11 @@ class NoRate(torch.optim.Optimizer):
 
     def step(self, closure=None):
         pass
+
+
+class Curious(torch.optim.SGD):
+    def step(self, temperature):
+        pass
 """
 
 
@@ -111,11 +116,12 @@ class NoRate(torch.optim.Optimizer):
     [
         (
             "cannot_of_one.NoRate",
-            "algorithm.optimizer (NoRate): has no lr, by which schedules and groups",
+            "algorithm.optimizer (NoRate): has no lr in its groups, which the schedule would "
+            "scale: take that out with algorithm/schedule=null",
         ),
         (
-            "torch.optim.LBFGS",
-            "algorithm.optimizer (LBFGS): step() needs closure, steps here are called",
+            "cannot_of_one.Curious",
+            "algorithm.optimizer (Curious): step() needs temperature, steps here are called",
         ),
     ],
 )

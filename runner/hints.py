@@ -1,0 +1,66 @@
+"""What to do where an optimizer from elsewhere asks for something: by its complaint, and by its arguments."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from runner.errors import one_line
+from runner.placeholders import COUNTS, example
+
+HIDDEN = "algorithm/groups=muon_groups says which parameters are hidden matrices"
+MATRICES = (
+    "give it the matrices alone, and the rest another optimizer: "
+    "`others: {_target_: torch.optim.AdamW, lr: 1e-3}` in its YAML (or algorithm/groups=muon_groups, if it "
+    "knows use_muon)"
+)
+CLOSURE = "write `closure: true` into its YAML: its step then evaluates the batch as often as it asks"
+GRAPH = "write `create_graph: true` into its YAML: the gradient can then be differentiated"
+COMPLAINTS = (
+    (r"use_muon", HIDDEN),
+    (r"\b2-?D\b|two-dimensional|only.* matri|matrices only", MATRICES),
+    (r"\bclosure\b", CLOSURE),
+    (r"does not require grad|create_graph", GRAPH),
+)
+
+
+def hint(complaint: str, target: Any) -> str | None:
+    """What would help, or None where nobody knows.
+
+    Args:
+        complaint: what was raised.
+        target: the class.
+    """
+    for pattern, advice in COMPLAINTS:
+        if re.search(pattern, complaint, re.IGNORECASE):
+            return advice
+    return _by_arguments(complaint, target)
+
+
+def advised(error: Exception, optimizer: Any) -> str | None:
+    """What a step's exception says, with what would help; None where nothing is known to."""
+    advice = hint(str(error), type(optimizer))
+    return advice and f"algorithm.optimizer ({type(optimizer).__name__}): {error}; {advice}"
+
+
+def early(error: Exception, optimizer: Any) -> str:
+    """What to say where the first step with a closure fails."""
+    said = one_line(f"{type(error).__name__}: {error}", 160)
+    return (
+        f"algorithm.optimizer ({type(optimizer).__name__}): its first step fails ({said}); if it wants a "
+        "gradient before it calls its closure, write `closure: after_gradient` into its YAML"
+    )
+
+
+def _by_arguments(complaint: str, target: Any) -> str | None:
+    try:
+        first = next(iter(inspect.signature(target).parameters))
+    except (TypeError, ValueError, StopIteration):
+        return None
+    if first in ("model", "module"):
+        return f"its first argument is the model: write `{first}: {example('model')}` into its YAML"
+    if found := re.search(r"missing \d+ required \S+ arguments?: (.*)", complaint):
+        names = ", ".join(example(name) for name in COUNTS)
+        return f"write {found[1]} into its YAML; what only set-up knows is {names}, {example('model')}"
+    return None
