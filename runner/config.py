@@ -119,6 +119,8 @@ def _name_workload(
     elif other:
         workload["target"] = None if entry is None else entry["target"]
     config["provisional"] = bool(entry and entry.get("provisional"))
+    if workload.get("model", "") is None:  # its own: as if nothing were said
+        del workload["model"]
 
 
 def _set_direction(workload: dict[str, Any], given: Collection[str]) -> None:

@@ -54,7 +54,7 @@ def workload_label(name: str, changed: Mapping[str, Any]) -> str:
     """The workload's name, plus the keys that were changed: a variant is another column on the board."""
     named = {f"workload.{key}" for key in ("name", "label_noise", *UNNAMED)}
     keys = {k: v for k, v in changed.items() if k.startswith("workload.") and k not in named}
-    return name + _keys(keys)
+    return name + _keys({k.removesuffix("._target_"): v for k, v in keys.items()})
 
 
 def slug(text: str, limit: int = 60) -> str:

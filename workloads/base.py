@@ -24,6 +24,7 @@ from runner.seeding import derive
 from runner.stream import Augment, Stream
 from runner.task import Task
 from workloads.evaluation import Evaluation
+from workloads.foreign import model_from_elsewhere
 from workloads.options import noisy_labels, set_aside
 from workloads.splits import Data, Loaded, Split
 from workloads.splits import stratified_split as stratified_split
@@ -52,6 +53,7 @@ class TensorWorkload(ABC):
             ``clean`` has true labels, the others those of the training split.
         loss: config of a loss (as for ``algorithm/loss``) that is this workload's own; None: the task's,
             cross-entropy or, for a regression, the squared error.
+        model: config of a model that takes the place of this workload's own; None: its own.
         facts: what else the config says (data kind, resources); not used here.
 
     Raises:
@@ -84,6 +86,7 @@ class TensorWorkload(ABC):
         label_noise: float = 0.0,
         aux: Mapping[str, float] | None = None,
         loss: Mapping[str, Any] | None = None,
+        model: Mapping[str, Any] | None = None,
         **facts: Any,
     ) -> None:
         for key in ("batch_size", "budget_samples", "eval_every", "eval_batch_size"):
@@ -98,6 +101,7 @@ class TensorWorkload(ABC):
         self.metric, self.minimize, self.target = metric, minimize, target
         self.precision, self.compile, self.facts = precision, compile, facts
         self.label_noise, self.aux, self.loss = label_noise, dict(aux or {}), loss
+        self.other_model = model
         self._data: Data | None = None
         self._on_device: dict[torch.device, Loaded] = {}
 
@@ -112,6 +116,17 @@ class TensorWorkload(ABC):
     @abstractmethod
     def model(self) -> nn.Module:
         """A fresh model, its weights drawn from torch's global generator (which the harness seeds)."""
+
+    def fresh_model(self) -> nn.Module:
+        """A model to train: that of the config's ``model``, where there is one, or else :meth:`model`.
+
+        Raises:
+            UserError: where the config's does not fit the rows.
+        """
+        if self.other_model is None:
+            return self.model()
+        few = self._loaded().train.x[:2]
+        return model_from_elsewhere(self.other_model, few, self.task, self.num_classes, self.batch_size)
 
     def augment(self) -> Augment | None:
         """Augmentation of the training stream, on the device; none by default."""
@@ -145,7 +160,7 @@ class TensorWorkload(ABC):
         data, training = self._on_device[device], self._without_scored_splits()
 
         def build_model() -> nn.Module:
-            return specialise(training.model().to(device), training.precision, training.compile)
+            return specialise(training.fresh_model().to(device), training.precision, training.compile)
 
         model, cost, loss = build_model(), Cost(), self._own_loss()
         stream = training.stream(data.train, seed, cost)
@@ -201,7 +216,7 @@ class TensorWorkload(ABC):
     def _info(self, data: Loaded, model: nn.Module) -> Info:
         return Info(
             task=self.task,
-            model=self.model_kind,
+            model=self.model_kind if self.other_model is None else "other",
             metric=self.metric,
             target=self.target,
             minimize=self.minimize,
@@ -212,9 +227,9 @@ class TensorWorkload(ABC):
             batch_size=self.batch_size,
             budget_samples=self.budget_samples,
             has_batchnorm=bool(batch_norms(model)),
-            param_kind=self.param_kinds(model),
+            param_kind=self.param_kinds(model) if self.other_model is None else default_param_kinds(model),
             aux=tuple(data.aux),
-            width=self.widths(model),
+            width=self.widths(model) if self.other_model is None else {},
             num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             target_range=(data.train.y.min().item(), data.train.y.max().item())
             if self.task == "regression"
@@ -235,19 +250,19 @@ class TensorWorkload(ABC):
 
 
 def default_param_kinds(model: nn.Module) -> dict[str, str]:
-    """Roles by module type; the last Linear's weight is the head."""
+    """Roles by module type, or by shape where the type says nothing; the last Linear's weight is the head."""
     kinds: dict[str, str] = {}
     for name, module in model.named_modules():
-        for key, _ in module.named_parameters(recurse=False):
+        for key, p in module.named_parameters(recurse=False):
             full = f"{name}.{key}" if name else key
-            if key == "bias":
+            if key.endswith("bias"):
                 kinds[full] = "bias"
             elif isinstance(module, nn.Embedding):
                 kinds[full] = "embedding"
-            elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            elif isinstance(module, (nn.Linear, nn.Conv2d)) or (p.dim() > 1 and key.endswith("weight")):
                 kinds[full] = "hidden"
-            else:
-                kinds[full] = "norm"
+            else:  # matrices that are no weights are added to inputs: positions, a class token
+                kinds[full] = "norm" if p.dim() < 2 else "embedding"
     linears = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
     if linears:
         kinds[f"{linears[-1]}.weight" if linears[-1] else "weight"] = "head"

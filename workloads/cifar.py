@@ -37,7 +37,8 @@ class SmallImages(TensorWorkload):
     validation split.
 
     Args:
-        model: ``resnet20`` (CIFAR's, the default) or ``resnet18`` (ImageNet's widths, 3×3 stem).
+        model: ``resnet20`` (CIFAR's, the default) or ``resnet18`` (ImageNet's widths, 3×3 stem), or the
+            config of another, which gets images in [0, 1].
         augment: ``crop_flip`` (4 pixels of zero padding, random crop, horizontal flip), ``crop`` or ``none``.
 
     The other arguments are those of :class:`TensorWorkload`.
@@ -47,10 +48,15 @@ class SmallImages(TensorWorkload):
     """
 
     def __init__(
-        self, *args: Any, model: str = "resnet20", augment: str = "crop_flip", **kwargs: Any
+        self,
+        *args: Any,
+        model: str | Mapping[str, Any] = "resnet20",
+        augment: str = "crop_flip",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        for key, value, known in (("model", model, MODELS), ("augment", augment, AUGMENTATIONS)):
+        super().__init__(*args, model=model if isinstance(model, Mapping) else None, **kwargs)
+        named = [] if isinstance(model, Mapping) else [("model", model, MODELS)]
+        for key, value, known in (*named, ("augment", augment, AUGMENTATIONS)):
             if value not in known:
                 raise ValueError(f"{key} must be one of {', '.join(known)}, got {value}")
         self.architecture, self.augmentation = model, augment
@@ -64,6 +70,7 @@ class SmallImages(TensorWorkload):
     def model(self) -> nn.Module:
         """The ResNet of the ``model`` option."""
         channels = self._loaded().train.x.shape[1]
+        assert isinstance(self.architecture, str)
         return MODELS[self.architecture](Normalise(*self._channel_statistics()), channels, self.num_classes)
 
     def augment(self) -> Augment | None:
