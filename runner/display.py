@@ -87,10 +87,10 @@ class Display:
         """One line."""
         self._line(escape(text))
 
-    def notice(self, text: str) -> None:
-        """One line, said once."""
-        if text not in self._said:
-            self._said.add(text)
+    def notice(self, text: str, key: str | None = None) -> None:
+        """One line, said once; ``key``: what makes it the same, where that is not all of it."""
+        if (key or text) not in self._said:
+            self._said.add(key or text)
             self._line(f"[yellow]{escape(text)}[/yellow]")
 
     # -- the scheduler's observer ------------------------------------------------------------------
@@ -109,6 +109,10 @@ class Display:
         """An evaluation, a heartbeat, or a line to be read."""
         if event["event"] == "notice":
             self.notice(f"{job.title}: {event['text']}")
+            return
+        if event["event"] == "left":
+            what = f"has left {event['what']} changed, so the next cell gets another process"
+            self.notice(f"{job.title}: {what}", key=what)
             return
         note = f"{event['metric']} {event['value']:.4g}" if event["event"] == "row" else None
         bar = self._cells.get(job.path)

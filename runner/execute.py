@@ -6,6 +6,7 @@ The folder's ``config.yaml`` is all that is read: editing ``conf/`` never change
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -28,11 +29,13 @@ from runner.lock import Lock, LostLock
 from runner.logs import Logger, open_logger
 from runner.loop import Alarm, Evaluate, Loop, Plan, Unsound
 from runner.records import FINISHED, CellFolder
+from runner.residue import Residue, named
 from runner.seeding import cell_seed
 from runner.superseded import kept
 from runner.task import Task
 from runner.warmup import warm_up
 
+OURS = ("runner", "torch")  # packages whose modules keep what they like
 AT_A_HIT = ("samples", "seconds", "steps", "drawn", "eval_index")  # what a summary says of it
 
 Notify = Callable[[dict[str, Any]], None]
@@ -58,8 +61,9 @@ def run_cell(
         ask: gets every evaluation; a word in return stops the cell there, with that word as its reason.
 
     Returns:
-        The status record, as written; with ``elsewhere`` where another process works on the cell. Failures
-        are recorded, not raised.
+        The status record, as written; with ``elsewhere`` where another process works on the cell, with
+        ``left`` where the cell has changed this process in a way that would change later cells, and that
+        cannot be put back: what. Failures are recorded, not raised.
     """
     try:
         lock = Lock.acquire(path, machine.job_id())
@@ -71,6 +75,7 @@ def run_cell(
         return {"status": "running", "elsewhere": True, "error": "another process works on it"}
     with lock:
         folder = CellFolder(path, lock)
+        residue = Residue()
         try:
             if not folder.config_file.exists():
                 return {
@@ -81,22 +86,36 @@ def run_cell(
             if (status := folder.status())["status"] in FINISHED:
                 folder.tidy()
                 return status
-            return _run_locked(folder, lock, notify, alarm, shared, ask)
+            status = _run_locked(folder, lock, notify, alarm, shared, ask, residue)
         except LostLock as error:
-            return {"status": "running", "elsewhere": True, "error": str(error)}
+            status = {"status": "running", "elsewhere": True, "error": str(error)}
         except OSError as error:
-            return {"status": "failed", "error": one_line(f"its folder cannot be used: {error}")}
+            status = {"status": "failed", "error": one_line(f"its folder cannot be used: {error}")}
         finally:
             with contextlib.suppress(OSError):
                 folder.close()
+        return status | _cleared(residue)
+
+
+def _cleared(residue: Residue) -> dict[str, str]:
+    left = residue.clear()
+    if residue.settled:
+        print(f"put back behind the cell: {named(residue.settled)}", file=sys.stderr, flush=True)
+    return {"left": named(left)} if left else {}
 
 
 def _run_locked(
-    folder: CellFolder, lock: Lock, notify: Notify, alarm: Alarm | None, shared: bool, ask: Ask
+    folder: CellFolder,
+    lock: Lock,
+    notify: Notify,
+    alarm: Alarm | None,
+    shared: bool,
+    ask: Ask,
+    residue: Residue,
 ) -> dict[str, Any]:
     cell, problem = None, None
     try:
-        cell = CellRun(folder, folder.config(), notify, alarm or Alarm(), shared, ask)
+        cell = CellRun(folder, folder.config(), notify, alarm or Alarm(), shared, ask, residue)
         lock.progress = cell.progress
         with cell.signals() if alarm is None else contextlib.nullcontext():
             cell.run()
@@ -107,7 +126,8 @@ def _run_locked(
     status = _recorded(folder, problem)
     if cell is not None:  # after the cell's own records: whatever happens in there, they stand
         facts = {key: status[key] for key in ("status", "error") if key in status}
-        cell.logger.finish(facts | status.get("summary", {}))
+        with residue.kept():
+            cell.logger.finish(facts | status.get("summary", {}))
     return kept(folder, status)
 
 
@@ -154,8 +174,10 @@ class CellRun:
         alarm: Alarm,
         shared: bool,
         ask: Ask,
+        residue: Residue,
     ) -> None:
         self.folder, self.config, self.notify, self.ask = folder, config, notify, ask
+        self.residue = residue
         self._reason: str | None = None  # why it stopped early
         self.alarm, self.shared = alarm, shared
         self._training_since: tuple[float, int] | None = None
@@ -170,26 +192,39 @@ class CellRun:
         folder.discard(folder.error_file)
         folder.set_status("running", **self._where())
         source.reach(folder.manifest().get("paths"))
+        self.residue.configured()
         trust.check_parts(config)
+        sources = self._import()
         clock = Clock(machine.synchronizer(self.device))
         workload = build_part("workload", config["workload"], prefix="")
         workload.prepare(Path(config["data_dir"]))
         compile_seconds = self._warm_up(workload)
 
         self._begin(workload, clock)
-        # Between submission and now, in a queue perhaps, the code may have been edited: what runs counts.
-        sources = source.loaded_hashes(config)
         made_by = {"source": source.combined(sources), "sources": sources}
         made_by["files"] = data.stamps(config)
         folder.update_manifest(machine.facts(self.device, workload) | made_by)
-        self.logger = open_logger(config.get("log"))
+        with self.residue.kept():
+            self.logger = open_logger(config.get("log"))
         resumed = self._resume(workload)
         task = self.loop.task
         self._training_since = time.time(), task.cost.drawn
-        self.logger.start(folder, resumed)
+        with self.residue.kept():
+            self.logger.start(folder, resumed)
         usage = machine.Usage()
         ended = self._train()
         self._finish(ended, compile_seconds, usage)
+
+    def _import(self) -> dict[str, str]:
+        """Import the cell's parts, all at once; returns module -> hash of the source that runs."""
+        parts = set(source.targets(self.config))
+        for name in parts:
+            with contextlib.suppress(Exception):  # whoever builds the part says what is wrong
+                importlib.import_module(name)
+        # Between submission and now, in a queue perhaps, the code may have been edited: what runs counts.
+        sources = source.loaded_hashes(self.config)
+        self.residue.imported(name for name in {*sources, *parts} if name.partition(".")[0] not in OURS)
+        return sources
 
     def _fresh(self, workload: Any) -> tuple[Task, Evaluate, Algorithm]:
         """The cell as it begins, before set-up; the same each time."""

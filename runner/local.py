@@ -94,6 +94,8 @@ def run_here(job: Job, display: Display, run_cell: Any) -> bool:
     display.started(job)
     status = run_cell(job.path, lambda event: display.event(job, event))
     display.ended(job, status)
+    if "left" in status:
+        display.notice(f"{job.title}: has left {status['left']} changed, and later cells train with that")
     return status["status"] != "preempted"
 
 

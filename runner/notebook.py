@@ -7,6 +7,7 @@ import functools
 import importlib
 import itertools
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,10 @@ def train_here(cell: Cell, judge: Judge | None = None) -> dict[str, Any]:
     """Train in this process; returns the status record."""
     from runner.execute import run_cell
 
-    return run_cell(cell.folder.path, ask=judge or (lambda _row: None))
+    status = run_cell(cell.folder.path, ask=judge or (lambda _row: None))
+    if "left" in status:
+        print(f"{cell.title}: has left {status['left']} changed in this process", file=sys.stderr)
+    return status
 
 
 def _judge(callback: Callable[[dict[str, Any]], bool | None] | None) -> Judge | None:

@@ -276,7 +276,11 @@ class Scheduler:
     def _ended(self, worker: Worker, job: Job, status: dict[str, Any]) -> None:
         # What failed may have left the process in a bad way: a CUDA error stays for good.
         sound = status["status"] in (*ENDED, "running") or status.get("user_error")
-        if self.warm and sound:
+        if "left" in status:  # what it has started or changed goes with it
+            self.observer.event(job, {"event": "left", "what": status["left"]})
+            self._dismiss(worker)
+            worker.kill()
+        elif self.warm and sound:
             self._idle.append(worker)
         else:
             self._dismiss(worker)

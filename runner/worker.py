@@ -54,6 +54,8 @@ def main() -> int:
         with own_output(path / "log.txt"):
             ask = partial(ask_launcher, events) if command["asks"] else lambda _row: None
             status = run_cell(path, events.send, alarm, command["shared"], ask)
+            if "left" in status:
+                print(f"the cell has left {status['left']} changed: the next one gets another process")
         events.send({"event": "end", "status": status})
         let_go()
     return 0

@@ -189,7 +189,9 @@ class Log:
         say(f"{job.title}: starts")
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Progress is in the cell's own folder."""
+        """What a cell has left behind; progress is in its own folder."""
+        if event["event"] == "left":
+            say(f"{job.title}: has left {event['what']} changed, so the next cell gets another process")
 
     def ended(self, job: Job, status: dict[str, Any]) -> None:
         """The cell has ended, one way or the other."""
