@@ -1,8 +1,9 @@
 """What this user has allowed to run besides the project: remembered in the user's own settings.
 
-``~/.config/time-to-target/allowed`` (or below ``$XDG_CONFIG_HOME``) holds a package, a class or an absolute
-folder a line. ``$RUNNER_ALLOW`` holds the same for one shell, parted as a path is; launchers hand it to their
-workers and to SLURM's tasks. Nothing is ever read from a results folder, which may come from elsewhere.
+``~/.config/time-to-target/allowed`` (or below ``$XDG_CONFIG_HOME``) holds a line for each package, class and
+absolute folder, and for each way in which this user has launched. ``$RUNNER_ALLOW`` holds the same for one
+shell, parted as a path is; launchers hand it to their workers and to SLURM's tasks. Nothing is ever read from
+a results folder, which may come from elsewhere.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ def names() -> set[str]:
 def folders() -> set[str]:
     """Folders of code that this user has run: a cell's manifest may name them."""
     return {entry for entry in _entries() if entry.startswith("/")}
+
+
+def launches() -> set[str]:
+    """Ways of launching that this user has used: SLURM's options hold lines for a shell."""
+    return {entry for entry in _entries() if entry.startswith("launched=")}
 
 
 def remember(entries: Iterable[str]) -> None:

@@ -90,6 +90,17 @@ def append(handle: int, data: bytes) -> None:
     os.fsync(handle)
 
 
+def no_link(path: str, flags: int) -> int:
+    """An opener for :func:`open` that follows no link, and waits at no pipe.
+
+    A folder from elsewhere may have links out of it, and whatever else in the place of a file.
+
+    Raises:
+        OSError: for a link.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk: a rename that a power cut must not undo."""
     with contextlib.suppress(OSError):  # some file systems cannot
@@ -119,7 +130,8 @@ def exists(path: Path) -> bool:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in ``path``; None when the file is absent or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8", opener=no_link) as file:
+            value = json.load(file)
     except UNREADABLE:
         return None
     return value if isinstance(value, dict) else None
@@ -128,7 +140,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_tail(path: Path, size: int = 4000) -> str:
     """The last ``size`` bytes of a log, whatever its length; empty where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=no_link) as file:
             file.seek(max(0, path.stat().st_size - size))
             return file.read(size).decode(errors="replace")
     except OSError:
@@ -137,7 +149,7 @@ def read_tail(path: Path, size: int = 4000) -> str:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and flush it to disk."""
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=no_link) as file:
         append(file.fileno(), f"{line}\n".encode())
 
 
@@ -145,7 +157,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON objects of a line file; a torn or damaged line and all after it are left out."""
     rows: list[dict[str, Any]] = []
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open(path, encoding="utf-8", errors="replace", opener=no_link) as file:
+            text = file.read()
     except OSError:
         return rows
     for line in text.splitlines(keepends=True):

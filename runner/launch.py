@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -10,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner import allowances
 from runner.commands import typed
-from runner.files import read_json, write_json
+from runner.files import no_link, read_json, write_json
 from runner.lock import runs_here, this_process
 from runner.paths import utc
 
@@ -53,7 +56,23 @@ class Launch:
         }
         write_json(path / RECORD, record)
         _sweep(path)
-        return cls(path, record)
+        launch = cls(path, record)
+        with contextlib.suppress(OSError):  # a later retry asks for the options
+            allowances.remember([launch.how])
+        return launch
+
+    @property
+    def how(self) -> str:
+        """Launcher and options as an allowance: a later launch takes over those that this user has given."""
+        given = json.dumps(
+            [self.record.get("launcher"), self.record.get("options")], sort_keys=True, default=str
+        )
+        return f"launched={hashlib.sha256(given.encode()).hexdigest()[:16]}"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this user has launched so before."""
+        return self.how in allowances.launches()
 
     @property
     def submitted(self) -> float:
@@ -68,13 +87,14 @@ class Launch:
 
     def add(self, names: Iterable[str]) -> None:
         """Note cells of this launch by the names of their folders, finished ones included."""
-        with (self.path / "cells.txt").open("a", encoding="utf-8") as file:
+        with open(self.path / "cells.txt", "a", encoding="utf-8", opener=no_link) as file:
             file.writelines(f"{name}\n" for name in names)
 
     def names(self) -> list[str]:
         """The cells that were noted."""
         try:
-            return (self.path / "cells.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+            with open(self.path / "cells.txt", encoding="utf-8", errors="replace", opener=no_link) as file:
+                return file.read().splitlines()
         except OSError:
             return []
 

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from runner.errors import one_line
-from runner.files import append, discard, exists, read_json, read_lines, staged, write_json, write_text
+from runner.files import (
+    append,
+    discard,
+    exists,
+    no_link,
+    read_json,
+    read_lines,
+    staged,
+    write_json,
+    write_text,
+)
 
 STATUSES = ("pending", "running", "done", "diverged", "failed", "oom", "timeout", "preempted", "stopped")
 FINISHED = ("done", "diverged")
@@ -60,7 +70,8 @@ class CellFolder:
         import yaml
 
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return yaml.load(self.config_file.read_text(encoding="utf-8"), Loader=loader)
+        with open(self.config_file, encoding="utf-8", opener=no_link) as file:
+            return yaml.load(file.read(), Loader=loader)
 
     def readable_config(self) -> dict[str, Any]:
         """The same; empty where it cannot be read."""
@@ -147,7 +158,10 @@ class CellFolder:
         self.set_status(status, **self._digest(), **facts)
 
     def _digest(self) -> dict[str, Any]:
-        data = self.evals_file.read_bytes() if self.evals_file.exists() else b""
+        data = b""
+        if self.evals_file.exists():
+            with open(self.evals_file, "rb", opener=no_link) as file:
+                data = file.read()
         return {"evals_bytes": len(data), "evals_sha256": hashlib.sha256(data).hexdigest()}
 
     def append_eval(self, row: dict[str, Any]) -> None:

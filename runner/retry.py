@@ -150,11 +150,25 @@ def assignments(words: Sequence[str]) -> dict[str, Any]:
 
 
 def how(view: View, launcher: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The launcher and its options: those of the last launch, with changes."""
-    last = view.launched[-1].record if view.launched else {}
-    chosen = launcher or last.get("launcher", "local")
-    before = last.get("options", {}) if chosen == last.get("launcher") else {}
-    return chosen, {**before, **given}
+    """The launcher and its options: those of the last launch, with changes.
+
+    Raises:
+        UserError: where that was SLURM, and the options are none that this user has launched with: they hold
+            lines for a shell.
+    """
+    last = view.launched[-1] if view.launched else None
+    before = {} if last is None else last.record
+    chosen = launcher or before.get("launcher", "local")
+    if last is None or chosen != before.get("launcher"):
+        return chosen, dict(given)
+    if chosen == "slurm" and not last.is_own:
+        if launcher is None:
+            raise UserError(
+                f"{last.path.name}: its options for SLURM are not known to be yours ({trust.MODEL}): give "
+                "--launcher slurm, and the options that you want, as partition=gpu; or --launcher local"
+            )
+        return chosen, dict(given)
+    return chosen, {**before.get("options", {}), **given}
 
 
 def backend_of(launcher: str, options: Mapping[str, Any]) -> tuple[Backend, str | None]:

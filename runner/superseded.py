@@ -37,9 +37,11 @@ def kept(folder: CellFolder, status: dict[str, Any]) -> dict[str, Any]:
 
 def _reinstated(folder: CellFolder) -> bool:
     """Whether there was one; the traceback of what failed comes along."""
-    name = folder.manifest().get(KEY)
-    old = _home(folder.path) / str(name)
-    if name is None or folder.evals_file.exists() or not old.is_dir():
+    name = str(folder.manifest().get(KEY))
+    old = _home(folder.path) / name
+    if "/" in name or not name.startswith(f"{folder.path.name}."):  # it may come from elsewhere
+        return False
+    if folder.evals_file.exists() or old.is_symlink() or not old.is_dir():
         return False
     folder.guard()
     failed = supersede(folder.path)

@@ -20,7 +20,7 @@ from typing import Any
 
 from runner import data, source
 from runner.errors import UserError, nearest, one_line
-from runner.files import UNREADABLE
+from runner.files import UNREADABLE, no_link
 from runner.launch import Launch, launches
 from runner.lock import holder, runs_here
 from runner.records import FINISHED, STATUSES, CellFolder
@@ -392,7 +392,7 @@ def _read(path: str) -> bytes:
     """A file; empty where it cannot be read. Half the time of pathlib's, which counts here."""
     text = b""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = no_link(path, os.O_RDONLY)
     except OSError:
         return text
     try:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from runner import allowances
+from runner.files import no_link
 from runner.pool import STOP
 
 
@@ -130,7 +131,7 @@ def own_output(path: Path) -> Iterator[None]:
 def open_or_null(path: Path) -> TextIO:
     """``path``, to append to; nowhere, where the disk does not let us."""
     try:
-        return path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        return open(path, "a", 1, "utf-8", "backslashreplace", opener=no_link)
     except OSError:
         return Path(os.devnull).open("a", encoding="utf-8")
 

@@ -142,7 +142,7 @@ def test_a_config_without_resources_gets_defaults(results: Path) -> None:
 
 def test_the_last_launch_says_where_unless_told_otherwise(tmp_path: Path) -> None:
     assert how(View(tmp_path), None, {}) == ("local", {})
-    old = Launch(tmp_path, {"launcher": "slurm", "options": {"partition": "gpu"}})
+    old = Launch.create(tmp_path, "slurm", {"partition": "gpu"})
     last = Launch(tmp_path, {"launcher": "local", "options": {"workers": 3, "warm": False}})
     view = View(tmp_path, launched=[old, last])
     assert how(view, None, {"workers": 4}) == ("local", {"workers": 4, "warm": False})

@@ -20,9 +20,13 @@ from runner.boards.publish import configs
 from runner.cell import Cell, identity
 from runner.execute import run_cell
 from runner.files import write_json
+from runner.launch import Launch
 from runner.records import CellFolder
+from runner.retry import how
 from runner.retry import main as retry
 from runner.status import main as status
+from runner.survey import look
+from runner.tables import load
 from tests.experiments import call, refusal
 
 Capture = pytest.CaptureFixture[str]
@@ -290,3 +294,60 @@ def test_an_id_is_the_hash_of_what_it_names(board: Path, name: str, capsys: Capt
 def test_a_published_config_without_a_key_is_damaged(board: Path, key: str, capsys: Capture) -> None:
     doctor(board, lambda config: config.pop(key), honest=key != "workload")
     assert "is damaged" in refusal(verify.main, capsys, board)
+
+
+# -- launches, links, names of folders -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", [[], ["--launcher", "slurm"]])
+def test_shell_lines_of_a_launch_are_ones_own(
+    user: Settings, launcher: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    user.cell("torch.optim.SGD")
+    mine = Launch.create(user.experiment, "slurm", {"setup": ["module load mine"]})
+    assert how(look(user.experiment), None, {}) == ("slurm", {"setup": ["module load mine"]})
+    write_json(mine.path / "job.json", {**mine.record, "options": {"setup": [f"touch {user.mark}"]}})
+    assert "setup" not in how(look(user.experiment), "slurm", {})[1]
+    monkeypatch.setenv("PATH", "")
+    said = call(retry, capsys, user.experiment, *launcher)
+    assert ("no sbatch" if launcher else "are not known to be yours") in said.err
+    assert said.code == 2 and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("name", ["log.txt", "evals.jsonl", "status.json", "config.yaml", "manifest.json"])
+def test_a_cells_files_are_no_links(user: Settings, name: str, capsys: Capture) -> None:
+    """One of them leads to a file of this user's, which a worker would have written to, or a table shown."""
+    folder = user.cell("torch.optim.SGD")
+    secret = user.code / "secret"
+    secret.write_text(json.dumps({"validation/accuracy": 0.5, "error": "secret"}) + "\n")
+    (folder.path / name).unlink(missing_ok=True)
+    (folder.path / name).symlink_to(secret)
+    before = secret.read_bytes()
+    cells, evals = load(user.experiment)
+    assert "secret" not in cells.to_json() and "secret" not in evals.to_json()
+    assert "secret" not in call(status, capsys, user.experiment, "--check", "--cells", "--once").out
+    retry([str(user.experiment), "workers=1", "--launcher", "local"])
+    assert secret.read_bytes() == before
+
+
+def test_pipes_in_the_place_of_files_stop_nobody(user: Settings, capsys: Capture) -> None:
+    folder = user.cell("torch.optim.SGD")
+    for name in ("evals.jsonl", "status.json", "manifest.json"):
+        (folder.path / name).unlink(missing_ok=True)
+        os.mkfifo(folder.path / name)
+    load(user.experiment)
+    assert call(status, capsys, user.experiment, "--check", "--once").code == 0
+
+
+@pytest.mark.parametrize("name", ["../../../precious", "/precious", "other.1", ".."])
+def test_a_result_comes_back_from_its_own_place_alone(user: Settings, name: str) -> None:
+    """A manifest says which result a rerun replaces; one that failed moved that folder to its own place."""
+    folder = user.cell("torch.optim.NoSuch")
+    precious = user.experiment.parent.parent / "precious"
+    for path in (precious, user.experiment / "superseded/other.1"):
+        path.mkdir(parents=True)
+    name = str(precious) if name == "/precious" else name
+    write_json(folder.manifest_file, {**folder.manifest(), "supersedes": name})
+    folder.set_status("pending")
+    assert run_cell(folder.path)["status"] == "failed"
+    assert precious.is_dir() and (user.experiment / "superseded/other.1").is_dir()
