@@ -445,3 +445,50 @@ def test_a_stage_that_cannot_be_moved_away_keeps_its_lock_for_the_next_one_to_fi
     with Lock.acquire(tmp_path) or pytest.fail() as again:
         assert again.path.name == "lock.2" and not mine.stage.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_has_another_name_or_a_higher_one_beside_it_does_not_count(tmp_path: Path) -> None:
+    for spoil in (
+        lambda path: (path.rename(path.with_name(".nfs0001")), path.touch()),  # NFS, of a file that is open
+        lambda path: path.with_name("lock.2").touch(),
+        lambda path: path.unlink(),
+    ):
+        mine = Lock.acquire(tmp_path)
+        assert mine is not None
+        mine.check()
+        spoil(mine.path)
+        with pytest.raises(LostLock):
+            mine.check()
+        mine.release()
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_who_comes_second_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise FileExistsError
+
+    monkeypatch.setattr(module, "_link", late)
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir()))
+    assert Lock.acquire(tmp_path) is None
+    assert len(list(open_files.iterdir())) == before and list(tmp_path.iterdir()) == []
+
+
+def test_a_heartbeat_is_over_when_the_lock_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be written to whatever file has the lock's handle next."""
+    monkeypatch.setenv("RUNNER_BEAT", "0.01")
+    mine, beats = Lock.acquire(tmp_path), threading.Event()
+    assert mine is not None
+
+    def slow() -> dict[str, Any]:
+        beats.set()
+        time.sleep(0.2)
+        return {}
+
+    mine.progress = slow
+    assert beats.wait(30)
+    mine.release()
+    assert not mine._beating.is_alive()
