@@ -464,13 +464,17 @@ def test_a_lock_that_has_another_name_or_a_higher_one_beside_it_does_not_count(t
             path.unlink()
 
 
-def test_who_comes_second_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by who gives its lock back, nor by who comes second."""
+
     def late(*_: object) -> None:
         raise FileExistsError
 
-    monkeypatch.setattr(module, "_link", late)
     open_files = Path("/proc/self/fd")
     before = len(list(open_files.iterdir()))
+    with Lock.acquire(tmp_path) or pytest.fail():
+        assert len(list(open_files.iterdir())) == before + 1
+    monkeypatch.setattr(module, "_link", late)
     assert Lock.acquire(tmp_path) is None
     assert len(list(open_files.iterdir())) == before and list(tmp_path.iterdir()) == []
 

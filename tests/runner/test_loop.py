@@ -18,7 +18,7 @@ from runner.clock import Clock
 from runner.cost import Cost
 from runner.errors import Diverged
 from runner.execute import summarise
-from runner.loop import Loop, Plan, Unsound, hits
+from runner.loop import Guard, Loop, Plan, Unsound, hits
 from runner.stream import Stream
 from runner.task import Task
 
@@ -328,7 +328,18 @@ def timed(monkeypatch: pytest.MonkeyPatch, **plan: Any) -> tuple[Loop, Pretended
         return 0.0
 
     loop, _ = make(Timed(clock), budget=48, evaluate=evaluate, **{"eval_every": 24, **plan})
+
+    class TimedGuard(Guard):
+        def __init__(self, *args: Any) -> None:
+            clock.takes(0.125)
+            super().__init__(*args)
+
+        def restore(self) -> None:
+            clock.takes(0.0625)
+            super().restore()
+
     monkeypatch.setattr(module, "mean_loss", mean_loss)
+    monkeypatch.setattr(module, "Guard", TimedGuard)
     monkeypatch.setattr(time, "perf_counter", clock.now)
     loop.clock, loop.observer = Clock(now=clock.now), TimedLog(clock)
     return loop, clock
@@ -342,7 +353,7 @@ def test_every_second_goes_to_whoever_has_spent_it(monkeypatch: pytest.MonkeyPat
         "setup": 0, "warmup": 0, "checkpoint": 0,
         "train": 12 + 2 * 300,  # the last metrics are of no use to anybody
         "swap": 3 * 30,
-        "eval": 3 * 0.5 + 0.5,  # the test split in the end
+        "eval": 3 * 0.6875 + 0.5,  # with what guards the weights; the test split in the end
         "log": 3 * 69_000,
     }  # fmt: skip
     assert loop.clock.charged == 12 + 600 + 90
@@ -369,7 +380,7 @@ def test_a_checkpoint_and_diagnostics_are_not_charged(
     loop.run()
     loop.clock.switch("log")
     assert loop.clock.accounts["train"] == 12 + 600 and loop.clock.accounts["swap"] == 90
-    assert loop.clock.accounts["eval"] == 2 + 3 * 4000
+    assert loop.clock.accounts["eval"] == 3 * (0.75 + 4000) + 0.5  # put back before and behind them
     assert saved_at == [1, 4, 7, 10]  # every three seconds of training, evaluations count as well
     assert loop.clock.accounts["checkpoint"] == 4 * 700_000
 
