@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import pickle
+import sys
 import zipfile
 from collections import deque
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import torch
 
+from runner import trust
 from runner.errors import UserError, one_line
 from runner.files import discard, write_atomic
 from runner.generators import global_rng, set_global_rng
@@ -99,19 +102,40 @@ def save(path: Path, state: dict[str, Any], stage: Path | None = None) -> None:
             raise
         where, kind = found
         raise UserError(
-            f"{where} is a {kind}, which a checkpoint cannot hold: keep tensors, numbers, strings, "
-            "and lists, tuples, sets and dicts of them in a part's state"
+            f"{where} is a {kind.__name__}, which a checkpoint cannot hold: keep tensors, numbers, strings, "
+            f"and lists, tuples, sets and dicts of them in a part's state{_unless_allowed(kind)}"
         ) from error
 
 
 def read(file: Path | BinaryIO, device: torch.device | str, mmap: bool = False) -> Any:
     """What was saved, by torch's reader that runs no code; NumPy's scalars and arrays are data, too.
 
+    Objects of packages that the user has allowed (:mod:`runner.trust`) are made by the code of these.
+
     Raises:
         Exception: of any kind, for a file that is damaged or holds something else.
     """
     with torch.serialization.safe_globals(_numpy_types()):
-        return torch.load(file, map_location=device, weights_only=True, mmap=mmap)
+        try:
+            return torch.load(file, map_location=device, weights_only=True, mmap=mmap)
+        except pickle.UnpicklingError:
+            types = _allowed_types(file)
+            if not types:
+                raise
+    with torch.serialization.safe_globals([*_numpy_types(), *types]):
+        return torch.load(_from_start(file), map_location=device, weights_only=True, mmap=mmap)
+
+
+def _allowed_types(file: Path | BinaryIO) -> list[Any]:
+    """What the file names beside data, where all of that is allowed; else nothing."""
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(_from_start(file))
+    return [trust.resolved(name) for name in names] if all(map(trust.allowed, names)) else []
+
+
+def _from_start(file: Path | BinaryIO) -> Any:
+    if not isinstance(file, Path):
+        file.seek(0)
+    return file
 
 
 def damage(path: Path) -> str | None:
@@ -157,8 +181,16 @@ class Unusable(Exception):  # noqa: N818 - an outcome, not a fault
     """A checkpoint that cannot be gone on from; the message says why."""
 
 
-def _unholdable(value: Any, where: str = "") -> tuple[str, str] | None:
-    """``("algorithm.optimizer.state.0.queue", "deque")``, the first thing that cannot be read back."""
+def _unless_allowed(kind: type) -> str:
+    """What else would help, where a package brings the type."""
+    package = kind.__module__.partition(".")[0]
+    if package in sys.stdlib_module_names or trust.allowed(f"{kind.__module__}.{kind.__qualname__}"):
+        return ""
+    return f"; or, if you trust {package}, add --allow {package} ({trust.MODEL})"
+
+
+def _unholdable(value: Any, where: str = "") -> tuple[str, type] | None:
+    """``("algorithm.optimizer.state.0.mode", Mode)``: the first thing that cannot be read back, its type."""
     if type(value) is dict:
         steps = [(f"{where}.{key}".lstrip("."), item) for key, item in value.items()]
     elif type(value) in (list, tuple):
@@ -168,7 +200,7 @@ def _unholdable(value: Any, where: str = "") -> tuple[str, str] | None:
     for path, item in steps:
         if (found := _unholdable(item, path)) is not None:
             return found
-    return None if steps or _comes_back(value) else (where, type(value).__name__)
+    return None if steps or _comes_back(value) else (where, type(value))
 
 
 def _comes_back(value: Any) -> bool:

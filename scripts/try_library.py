@@ -16,6 +16,8 @@ import functools
 import importlib
 import inspect
 import io
+import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from typing import Any
 
 import torch
 
+from runner import allowances
 from runner.check.result import Result
 from runner.check.subject import Subject
 from runner.check.trajectory import check_repeat, check_resume
@@ -100,8 +103,9 @@ def members(module: str) -> Iterator[tuple[str, str]]:
 
 def _wraps(item: type) -> bool:
     """Whether a class stands around another optimizer: no part of this kind."""
-    names = list(inspect.signature(item).parameters)
-    return bool({"optimizer", "base_optimizer"} & set(names))
+    arguments = inspect.signature(item).parameters
+    inner = (arguments[name] for name in ("optimizer", "base_optimizer") if name in arguments)
+    return any(a.default is a.empty and "Iterable" not in str(a.annotation) for a in inner)
 
 
 def _schedules(name: str, item: Any) -> bool:
@@ -123,6 +127,10 @@ def attempt(module: str, name: str, kind: str) -> Outcome:
     parts: dict[str, str] = {}
     for _ in range(TRIES):
         outcome = replace(outcome, fault=_fault(kind, spec, parts))
+        if (allow := re.search(r"--allow (\w+)", outcome.fault or "")) and allow[0] not in outcome.with_:
+            with _allowed(allow[1]):
+                outcome = replace(outcome, fault=_fault(kind, spec, parts))
+            outcome = replace(outcome, with_=(*outcome.with_, f"`{allow[0]}`"))
         found = next((a for a in ADVICE if outcome.fault is not None and a in outcome.fault), None)
         if found is None:
             return outcome
@@ -134,6 +142,16 @@ def attempt(module: str, name: str, kind: str) -> Outcome:
         said += [f"`{key}: {_short(value)}`" for key, value in more_keys.items()]
         outcome = replace(outcome, with_=(*outcome.with_, *said))
     return outcome
+
+
+@contextlib.contextmanager
+def _allowed(package: str) -> Iterator[None]:
+    before = os.environ.get(allowances.VARIABLE, "")
+    allowances.hand_over([package])
+    try:
+        yield
+    finally:
+        os.environ[allowances.VARIABLE] = before
 
 
 def _needed(target: Any) -> dict[str, Any]:

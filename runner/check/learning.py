@@ -56,10 +56,12 @@ def check_still(subject: Subject) -> Result:
         groups = getattr(getattr(pieces.algorithm, "optimizer", None), "param_groups", None)
         if groups is None:
             return not_applicable("no schedule scales its steps: it is no composed algorithm")
-        for group in groups:
-            group["lr"] = group["initial_lr"] = 0.0
+        if any("lr" not in group for group in groups):
+            return not_applicable("no schedule scales its steps: it has no lr")
         before = [p.detach().clone() for p in pieces.task.params]
         for _ in range(STILL_STEPS):
+            for group in groups:  # again and again: a schedule from elsewhere writes into the groups
+                group["lr"] = group["initial_lr"] = 0.0
             pieces.algorithm.step(pieces.task)
             pieces.task.cost.steps += 1
     moved = [(p - start).abs().max().item() for p, start in zip(pieces.task.params, before, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +41,8 @@ def check_resume(subject: Subject) -> Result:
         resumed = subject.train(resume=killed.saved)
     except pickle.UnpicklingError as error:
         return failed(
-            f"state_dict() holds {_odd(error)}; only tensors, numbers, strings, lists and dicts can be loaded"
+            f"state_dict() holds {_odd(error)}; only tensors, numbers, strings, lists and dicts can be "
+            f"loaded, and objects of a package that is allowed{_by_option(error)}"
         )
     resumed.steps, resumed.rows = killed.steps + resumed.steps, killed.rows + resumed.rows
     fault = departure(subject.short, resumed)
@@ -92,6 +94,11 @@ def departure(a: Trial, b: Trial, keys: tuple[str, ...] = ALL) -> str | None:
 def _odd(error: pickle.UnpicklingError) -> str:
     found = re.search(r"GLOBAL (\S+)", str(error))
     return f"a {found[1]}" if found else "what weights_only=True refuses"
+
+
+def _by_option(error: pickle.UnpicklingError) -> str:
+    found = re.search(r"GLOBAL (\w+)", str(error))
+    return f": --allow {found[1]}" if found and found[1] not in sys.stdlib_module_names else ""
 
 
 def _left(trial: Trial, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,31 @@ class Mode(enum.Enum):
     FAST = 1
 
 
-class Enumerated(Kept):
-    kept = Mode.FAST
+class Exact(Kept):
+    kept = Fraction(1, 3)
+
+
+class Memory:
+    """Knows no equality; what it holds steers training."""
+
+    def __init__(self) -> None:
+        self.scales = [torch.ones(())]
+
+
+class Objects(torch.optim.SGD):
+    """Keeps a mode and an object that it learns in, as SCION and Scalable Shampoo do."""
+
+    def __init__(self, params: object, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)  # pyright: ignore[reportArgumentType]
+        self.param_groups[0]["mode"] = Mode.FAST
+
+    def step(self, closure: None = None) -> None:
+        assert self.param_groups[0]["mode"] is Mode.FAST
+        for p in self.param_groups[0]["params"]:
+            memory = self.state[p].setdefault("memory", Memory())
+            memory.scales.append(memory.scales[-1] * 0.9)
+            p.grad.mul_(memory.scales[-1])
+        super().step()
 
 
 class Lambda(Kept):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import get_object
@@ -177,3 +179,21 @@ def test_a_yaml_needs_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     path.write_text("# Plain gradient descent\n_target_: torch.optim.SGD\n")
     assert cards._fault("optimizer", "torch.optim.SGD") is None
+
+
+class Plain:
+    """Knows no equality."""
+
+    def __init__(self, value: float) -> None:
+        self.value, self.queue = torch.tensor(value), deque([torch.ones(2)], maxlen=3)
+
+
+def test_queues_and_objects_are_compared_by_what_is_in_them() -> None:
+    assert difference({"a": Plain(1.0)}, {"a": Plain(1.0)}) is None
+    assert difference({"a": Plain(1.0)}, {"a": Plain(2.0)}) == "a.value: tensors differ by 1"
+    kept = copied({"a": Plain(1.0)})
+    other = Plain(1.0)
+    other.queue.append(torch.zeros(2))
+    assert difference(kept, {"a": other}) == "a.queue: 1 entries against 2"
+    assert kept["a"].queue.maxlen == 3
+    assert difference(np.arange(2), np.arange(2)) is None and difference(np.arange(2), np.ones(2)) is not None

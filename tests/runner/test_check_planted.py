@@ -128,3 +128,29 @@ def test_a_crash_fails_the_checks_that_meet_it_and_names_its_place() -> None:
 
 def test_every_check_has_a_planted_bug() -> None:
     assert {check for _, _, check, _ in PLANTED} == set(CHECKS)
+
+
+FROM_ELSEWHERE = [
+    ("syncs", "torch.optim.LBFGS", {}, "failed", "at lbfgs.py:"),
+    ("syncs", "pytorch_optimizer.AdaShift", {}, "ok", ""),
+    ("syncs", "pytorch_optimizer.Prodigy", {}, "failed", "at prodigy.py:"),
+    ("randomness", "pytorch_optimizer.Kron", {}, "ok", "draws from global generators, which the cell seeds"),
+    ("randomness", "tests.doubles.foreign.Random", {}, "failed", "use task.rng(name)"),
+    ("repeat", "pytorch_optimizer.ScalableShampoo", {}, "ok", ""),
+    ("resume", "pytorch_optimizer.ScalableShampoo", {}, "failed", "--allow pytorch_optimizer"),
+    ("still", "tests.doubles.foreign.NoRate", {"schedule": None}, "skipped", "it has no lr"),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "target", "parts", "status", "says"), FROM_ELSEWHERE, ids=lambda value: str(value)[:40]
+)
+def test_parts_from_elsewhere(check: str, target: str, parts: dict[str, Any], status: str, says: str) -> None:
+    given = {**PLAIN, "optimizer": {"_target_": target}, **parts}
+    result = run_check(check, subject({key: value for key, value in given.items() if value is not None}))
+    assert result.status == status and says in result.message, result
+
+
+def test_lr_0_stands_still_under_a_schedule_from_elsewhere() -> None:
+    step = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.3, "total_steps": "${setup:steps}"}
+    assert run_check("still", subject({**PLAIN, "schedule": step})).status == "ok"

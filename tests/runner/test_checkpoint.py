@@ -33,7 +33,7 @@ def test_numpys_numbers_come_back_as_they_were(tmp_path: Path, parts: dict[str, 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("Enumerated", "algorithm.optimizer.param_groups.0.kept is a Mode"),
+        ("Exact", "algorithm.optimizer.param_groups.0.kept is a Fraction"),
         ("Lambda", "algorithm.optimizer.param_groups.0.kept is a function"),
     ],
 )
@@ -41,8 +41,28 @@ def test_what_no_checkpoint_can_hold_fails_at_the_first_one(tmp_path: Path, name
     cell = submitted(tmp_path, optimizer=name)
     status = interrupted(cell.folder.path)
     assert status["status"] == "failed" and says in status["error"], status
-    assert "which a checkpoint cannot hold: keep tensors" in status["error"]
+    assert (
+        "which a checkpoint cannot hold: keep tensors" in status["error"] and "--allow" not in status["error"]
+    )
     assert not cell.folder.checkpoint_file.exists()
+
+
+def test_objects_of_an_allowed_package_come_back_and_others_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tests/conftest.py allows this package."""
+    names = (f"name={name}" for name in ("whole", "cut", "other"))
+    whole, cut, other = (submitted(tmp_path, name, optimizer="Objects").folder.path for name in names)
+    assert run_cell(whole)["status"] == "done"
+    assert interrupted(cut)["status"] == "preempted" and run_cell(cut)["status"] == "done"
+    assert CellFolder(cut).manifest()["resumes"] == 1
+    assert evaluations(cut) == evaluations(whole)
+    monkeypatch.setenv("RUNNER_ALLOW", "tests.doubles.keepers.Objects")
+    monkeypatch.setattr("runner.allowances.settings", lambda: None)
+    status = interrupted(other)
+    assert status["status"] == "failed"
+    assert "is a Memory, which a checkpoint" in status["error"] and "add --allow tests (" in status["error"]
+    assert not CellFolder(other).checkpoint_file.exists()
 
 
 # -- checkpoints that cannot be gone on from ---------------------------------------------------------
