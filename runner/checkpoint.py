@@ -146,6 +146,8 @@ def damage(path: Path) -> str | None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(record.compress_type for record in archive.infolist()):
+                return "its records are packed, which ours are not"
             torn = archive.testzip()
     except Exception as error:  # what a damaged archive brings about depends on where it is damaged
         return one_line(f"{type(error).__name__}: {error}", 120)

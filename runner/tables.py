@@ -15,6 +15,7 @@ from runner.errors import UserError
 from runner.files import read_json
 from runner.paths import expanded
 from runner.records import FINISHED, CellFolder
+from runner.unpack import check_table
 
 if TYPE_CHECKING:  # the launcher imports this module, and has no use for pandas
     import pandas as pd
@@ -65,8 +66,11 @@ def _imported(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables that came from elsewhere as they are, without cells' folders (``runner.import_algoperf``)."""
     import pandas as pd
 
+    files = folder / "cells.parquet", folder / "evals.parquet"
     try:
-        return pd.read_parquet(folder / "cells.parquet"), pd.read_parquet(folder / "evals.parquet")
+        for file in files:
+            check_table(file)
+        return pd.read_parquet(files[0]), pd.read_parquet(files[1])
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: its tables cannot be read ({error}); import them once more") from error
 

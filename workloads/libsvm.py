@@ -6,8 +6,6 @@ entries that are not there are zero; indices ascend within a line, each once; ev
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import math
 import zlib
@@ -20,9 +18,8 @@ import torch
 from torch import Tensor
 
 from runner.errors import UserError, nearest, one_line
+from runner.unpack import PACKED, packing, unpacked
 
-# How a packed file begins, whatever it is called -> its ending and what opens it.
-PACKED = {b"BZh": (".bz2", bz2.open), b"\x1f\x8b": (".gz", gzip.open), b"\xfd7zXZ\x00": (".xz", lzma.open)}
 OPENERS = dict(PACKED.values())
 MOST = 2**24 - 1  # the largest index: beyond it float32, which holds ids in sparse rows, has gaps
 LARGEST = float(np.finfo(np.float32).max)
@@ -95,13 +92,7 @@ def line_of(path: Path, row: int) -> int:
 def open_lines(path: Path) -> IO[bytes]:
     """The file's bytes, unpacked where its ending or its first bytes say that it is compressed."""
     ending = path.suffix.lower()
-    return OPENERS.get(ending if ending in OPENERS else _packed(path), open)(path, "rb")  # type: ignore[operator]
-
-
-def _packed(path: Path) -> str | None:
-    with path.open("rb") as file:
-        first = file.read(max(map(len, PACKED)))
-    return next((ending for magic, (ending, _) in PACKED.items() if first.startswith(magic)), None)
+    return unpacked(path, OPENERS[ending] if ending in OPENERS else packing(path))
 
 
 def _checked(path: Path, rows: Rows) -> Rows:

@@ -20,6 +20,7 @@ from runner.files import read_json, write_atomic, write_text
 from runner.records import FINISHED, CellFolder
 from runner.survey import place
 from runner.tables import BOARD, IMPORTED, csv_text, load
+from runner.unpack import check_table
 
 Kind = Literal["experiment", "imported", "published"]
 MANIFEST = "manifest.json"
@@ -148,7 +149,10 @@ def read_parquet(path: Path) -> pd.DataFrame:
         UserError: where it is absent or damaged.
     """
     try:
+        check_table(path)
         return pd.read_parquet(path)
+    except UserError:
+        raise
     except Exception as error:  # what a damaged file brings about depends on where it is damaged
         raise UserError(f"{path} cannot be read: {one_line(str(error))}") from error
 

@@ -42,6 +42,7 @@ from runner.labels import slug
 from runner.overrides import name_of
 from runner.records import FINISHED, CellFolder
 from runner.tables import IMPORTED, csv_text
+from runner.unpack import unpacked
 
 HOME = Path("results/leaderboards")
 CONFIGS, VERIFIED = "configs.jsonl.gz", "verifications.jsonl"
@@ -154,7 +155,7 @@ def configs(folder: Path) -> dict[str, dict[str, Any]]:
         UserError: where they are absent or damaged.
     """
     try:
-        with gzip.open(folder / CONFIGS, "rt", encoding="utf-8") as file:
+        with unpacked(folder / CONFIGS, gzip.open) as file:
             return {config["id"]: config for config in map(json.loads, file)}
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / CONFIGS} cannot be read: {one_line(str(error))}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import tarfile
@@ -10,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runner.errors import UserError, one_line
+from runner.files import no_link
 from runner.importing.notices import Notices
+from runner.unpack import Room, packing, unpacked
 
 WANTED = ("eval_measurements.csv", "hparams.json", "meta_data_*.json")
 NO_PART = ("", ".", "..")
@@ -27,15 +30,18 @@ def read(logs: Path, notices: Notices) -> Folders:
     Raises:
         UserError: when there is no such thing, or the archive is damaged.
     """
-    if logs.is_dir():
-        return _gather(_on_disk(logs, notices), logs.resolve().parts)
-    if not logs.is_file():
+    if not (logs.is_dir() or logs.is_file()):
         raise UserError(f"no such folder or archive: {logs}")
+    room = Room(logs)
+    if logs.is_dir():
+        return _gather(_on_disk(logs, room, notices), logs.resolve().parts)
     root = (*logs.resolve().parent.parts, logs.name.split(".")[0])
     try:
         if zipfile.is_zipfile(logs):
-            return _gather(_in_zip(logs), root)
-        return _gather(_in_tar(logs), root)
+            return _gather(_in_zip(logs, room), root)
+        return _gather(_in_tar(logs, room), root)
+    except UserError:
+        raise
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{logs} cannot be read as an archive: {one_line(str(error))}") from error
     except Exception as error:  # lzma.LZMAError, zlib.error: the modules may not be there to name them
@@ -73,13 +79,15 @@ def _legible(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _on_disk(root: Path, notices: Notices) -> Iterator[Entry]:
+def _on_disk(root: Path, room: Room, notices: Notices) -> Iterator[Entry]:
     def content(folder: str, name: str) -> bytes:
         try:
-            with open(f"{folder}/{name}", "rb") as file:  # noqa: PTH123 - thousands of them
+            with open(f"{folder}/{name}", "rb", opener=no_link) as file:
+                room.take(os.fstat(file.fileno()).st_size)
                 return file.read()
-        except OSError:
-            notices.add("unreadable file, taken as empty", f"{folder}/{name}")
+        except OSError as error:
+            odd = "link, not followed" if error.errno == errno.ELOOP else "unreadable file"
+            notices.add(f"{odd}, taken as empty", f"{folder}/{name}")
             return b""
 
     for folder, _, names in os.walk(root):
@@ -89,29 +97,37 @@ def _on_disk(root: Path, notices: Notices) -> Iterator[Entry]:
             yield parts, name, lambda folder=folder, name=name: content(folder, name)
 
 
-def _in_tar(path: Path) -> Iterator[Entry]:
-    with tarfile.open(path, "r:*") as archive:
+def _in_tar(path: Path, room: Room) -> Iterator[Entry]:
+    with unpacked(path, packing(path), most=None) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
+            room.count()
             parts = _clean(member.name)
             if member.isdir():
                 yield parts, None, bytes
             elif member.isfile() and parts:
-                yield parts[:-1], parts[-1], lambda member=member: _of_tar(archive, member)
+                yield parts[:-1], parts[-1], lambda member=member: _of_tar(archive, member, room)
 
 
-def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _of_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, room: Room) -> bytes:
+    room.take(member.size)
     file = archive.extractfile(member)
     return file.read() if file else b""
 
 
-def _in_zip(path: Path) -> Iterator[Entry]:
+def _in_zip(path: Path, room: Room) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
+            room.count()
             parts = _clean(info.filename)
             if info.is_dir():
                 yield parts, None, bytes
             elif parts:
-                yield parts[:-1], parts[-1], lambda info=info: archive.read(info)
+                yield parts[:-1], parts[-1], lambda info=info: _of_zip(archive, info, room)
+
+
+def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: Room) -> bytes:
+    room.take(info.file_size)
+    return archive.read(info)
 
 
 def _clean(name: str) -> Parts:
