@@ -17,7 +17,7 @@ SYNONYMS = {
     "bs": "workload.batch_size", "batchsize": "workload.batch_size",
     "train_batch_size": "workload.batch_size",
     "dataset": "workload", "data": "workload", "task": "workload", "problem": "workload",
-    "seed": "study", "random_seed": "study", "seeds": "study", "studies": "ruleset.studies",
+    "seed": "study", "random_seed": "study", "studies": "ruleset.studies",
     "trials": "ruleset.trials", "n_trials": "ruleset.trials", "tuning_ruleset": "ruleset",
     "exp": "+experiment", "experiments": "+experiment", "config": "+experiment",
     "exp_name": "name", "run_name": "name", "experiment_name": "name",
@@ -28,6 +28,7 @@ SYNONYMS = {
 }  # fmt: skip
 # Those whose values mean something else here.
 OTHER_UNITS = {
+    "seeds": "-m study=0,1,2", "n_seeds": "-m study=0,1,2", "num_seeds": "-m study=0,1,2",
     "epochs": "workload.budget_samples=<samples>", "num_epochs": "workload.budget_samples=<samples>",
     "max_epochs": "workload.budget_samples=<samples>", "steps": "workload.budget_samples=<samples>",
     "max_steps": "workload.budget_samples=<samples>", "num_steps": "workload.budget_samples=<samples>",
@@ -58,7 +59,7 @@ def _meant(key: str, known: Collection[str], assigned: str) -> str:
     if key.replace(".", "/").removeprefix("algorithm/") in presets.kinds() and "." in key:
         return _did_you_mean(f"{key.replace('.', '/')}{assigned}")
     ends = sorted(k for k in known if k.endswith(f".{name}") and not NO_SETTINGS & {*k.split(".")})
-    if ends:
+    if ends and ("." in key or name not in {*OTHER_UNITS, *SYNONYMS}):
         return _did_you_mean(*(end + assigned for end in ends[:3]))
     if name == "optimizer":
         return _did_you_mean(f"algorithm{assigned}", f"algorithm/optimizer{assigned}")
@@ -123,10 +124,11 @@ def other_sweeper(name: str) -> str:
 def swept(override: str) -> str:
     """What to say of several values without ``-m``."""
     key, _, value = override.partition("=")
-    if "." not in key and key not in ("label", "name"):
-        return f"{override}: several values are a grid: write -m {shlex.quote(override)}"
+    wanted = f"{SYNONYMS.get(key, key)}={value}"
+    if "." not in wanted.partition("=")[0] and key not in ("label", "name"):
+        return f"{override}: several values are a grid: write -m {shlex.quote(wanted)}"
     return (
-        f"{override}: several values are a grid: write -m {shlex.quote(override)}; "
+        f"{override}: several values are a grid: write -m {shlex.quote(wanted)}; "
         f"a list is '{key}=[{value}]', text with a comma {_in_shell(key, value)}"
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from runner import advice, trust
 from runner.composer import Composer
 from runner.config import explained, hydra_ready
 from runner.errors import UserError
-from runner.overrides import as_hydra, check_text, name_of, parsed
+from runner.overrides import MOST, as_hydra, check_text, name_of, parsed
 from runner.paths import expanded
 
 OURS = "hydra_plugins.runner_launchers."
@@ -117,9 +118,21 @@ def split(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
     Args:
         overrides: of one key twice, the last counts.
         loader: knows the files that ``glob(…)`` stands for.
+
+    Raises:
+        UserError: for more than :data:`MOST` of them.
     """
-    axes = {name_of(override): list(_values(override, loader)) for override in overrides}
+    axes = {name_of(override): _limited(override, loader) for override in overrides}
+    if math.prod(map(len, axes.values())) > MOST:
+        raise UserError(f"a grid of more than {MOST:,} cells: launch it in parts")
     return [list(job) for job in itertools.product(*axes.values())]
+
+
+def _limited(override: str, loader: Any) -> list[str]:
+    found = list(itertools.islice(_values(override, loader), MOST + 1))
+    if len(found) > MOST:
+        raise UserError(f"{override}: more than {MOST:,} values, the most cells that a grid may have")
+    return found
 
 
 def _values(override: str, loader: Any) -> Iterator[str]:

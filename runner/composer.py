@@ -200,8 +200,10 @@ class Composer:
             group, name = name_of(choice), choice.partition("=")[2]
             if is_listed(choice):
                 self._check_list(group, list(map(str, parsed(choice).value() or [])), choice)  # pyright: ignore[reportArgumentType]
-            if name.startswith("_"):  # what other files take in
-                raise UserError(f"unknown {group} {name!r}: {nearest(name, self.options(group))}")
+            # What other files take in; a way through folders; a part where the whole is asked for.
+            if name.startswith("_") or ".." in name or (group == "algorithm" and "/" in bare(name)):
+                meant = nearest(name.rpartition("/")[2], self.options(group))
+                raise UserError(f"unknown {group} {name!r}: {meant}")
 
     def _check_list(self, group: str, names: Sequence[str], where: str) -> None:
         files = [self._repository.load_config(f"{group}/{name}") for name in names]

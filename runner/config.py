@@ -76,12 +76,13 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     default = using.baseline(overrides, files)
     structure.check_parts(config, default, files.own)
     removed = [key for key in values.removed(config, default) if not resources.is_need(key)]
-    needs = resources.take(config, default)
+    needs = resources.take(config)
     values.check_targets(config, files.choices)
     for part in ("algorithm", "workload"):
         values.keep_text(config[part], default[part])
     values.check(config, default)
     values.check_spaces(config, default)
+    needs["share"] = resources.share(config, default)
     logs.check(config.get("log"))
     for part in ("algorithm", "workload"):
         values.keep_numbers(config[part], default[part])

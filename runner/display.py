@@ -33,11 +33,12 @@ class Display:
 
     Attributes:
         total: cells of the grid; may be set later.
+        stays: whether their folders are there afterwards, to look into and to go on with.
         statuses: folder of a cell -> its final status record.
     """
 
-    def __init__(self, total: int = 1) -> None:
-        self.total, self.before = total, 0
+    def __init__(self, total: int = 1, stays: bool = True) -> None:
+        self.total, self.stays, self.before = total, stays, 0
         self.statuses: dict[Path, dict[str, Any]] = {}
         self.console = Console(stderr=True, highlight=False)
         self.bars: Progress | None = None
@@ -160,8 +161,9 @@ class Display:
     # -- after the cells ---------------------------------------------------------------------------
 
     def interrupted(self) -> None:
-        """Ctrl-C: say that nothing is lost."""
-        self._line("[yellow]stopped; the same command goes on from the checkpoint[/yellow]")
+        """Ctrl-C: say what becomes of the cells."""
+        how = "the same command goes on from the checkpoint" if self.stays else "nothing is kept"
+        self._line(f"[yellow]stopped; {how}[/yellow]")
 
     def summary(self) -> int:
         """Last lines for a grid: counts, then what failed and where its log is; returns the exit code."""
@@ -171,7 +173,7 @@ class Display:
             text = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
             before = f" ({self.before} before)" if self.before else ""
             self._line(f"{plural(len(statuses), 'cell')}: {text or 'none'}{before}")
-        elif statuses and statuses[0]["status"] in FINISHED:
+        elif self.stays and statuses and statuses[0]["status"] in FINISHED:
             for line in about(next(iter(self.statuses))):
                 self.say(f"  {line}")
         return self.failures()
@@ -180,9 +182,10 @@ class Display:
         """What failed and where its log is; returns the exit code."""
         for job, status in self._failures:
             self._line(f"[red]{escape(f'{job.title}: {outcome(status)}')}[/red]")
-            log = job.path / "error.txt"
-            self._line(f"  [dim]{escape(str(shown(log if exists(log) else job.path)))}[/dim]")
-        if self._failures and self.total > 1:
+            if self.stays:
+                log = job.path / "error.txt"
+                self._line(f"  [dim]{escape(str(shown(log if exists(log) else job.path)))}[/dim]")
+        if self._failures and self.total > 1 and self.stays:
             again = command("runner.retry", experiment_of(self._failures[0][0]))
             self._line(escape(f"once more: {again}"))
         bad = [s for s in self.statuses.values() if s["status"] not in (*ENDED, "queued")]

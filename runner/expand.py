@@ -6,6 +6,7 @@ Works on override lists alone; cells are composed by who runs them. docs/grids.m
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from runner import values
 from runner.composer import Composer
 from runner.config import GRID_KEYS, explained, hydra_ready, unknown_key
 from runner.errors import UserError, nearest
-from runner.overrides import assignment, cell_overrides, name_of
+from runner.overrides import MOST, assignment, cell_overrides, name_of
 
 Overrides = list[str]
 NOT_LINKED = (*GRID_KEYS, "experiment", "ruleset", "hydra")  # they belong to the whole grid
@@ -156,10 +157,13 @@ def _holds(tree: Any, path: Sequence[str]) -> bool:
 
 def _counts(ruleset: Mapping[str, Any], given: set[str]) -> Iterator[Overrides]:
     """``study=`` and ``trial=`` of every cell that the ruleset asks for, but for those given."""
-    axes: list[Sequence[str]] = []
+    axes: dict[str, range] = {}
     if ruleset and "study" not in given:
-        axes.append([f"study={study}" for study in range(ruleset["studies"])])
+        axes["study"] = range(ruleset["studies"])
     if ruleset and "trial" not in given:
-        first = ruleset["first_trial"]
-        axes.append([f"trial={trial}" for trial in range(first, first + ruleset["trials"])])
-    return (list(counts) for counts in itertools.product(*axes))
+        axes["trial"] = range(ruleset["first_trial"], ruleset["first_trial"] + ruleset["trials"])
+    if math.prod(axis.stop - axis.start for axis in axes.values()) > MOST:
+        asked = ", ".join(f"{key}={ruleset[key]}" for key in ("studies", "trials"))
+        raise UserError(f"ruleset: {asked}: a grid has at most {MOST:,} cells")
+    places = itertools.product(*axes.values())
+    return ([f"{key}={number}" for key, number in zip(axes, place, strict=True)] for place in places)

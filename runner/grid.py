@@ -223,6 +223,8 @@ def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
         for experiment in grid.launches:
             for line in afterwards(experiment):
                 display.say(line)
+        if not display.stays:
+            return code
         if then is None and any(status["status"] in FINISHED for status in display.statuses.values()):
             verb = "runner.report" if display.total == 1 else "runner.score"
             display.say("; ".join(f"next: {command(verb, experiment)}" for experiment in grid.experiments))

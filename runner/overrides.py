@@ -18,6 +18,7 @@ BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # text that Hydra reads as its
 _QUOTES = {"'", '"'}
 _HOME = re.compile(r"(?<=[=,\[])~[^,\[\]{}]*")  # a value that is a path under a home
 WORDS = ("null", "true", "false", "nan", "inf")  # and text that it does not
+MOST = 1_000_000  # cells of a grid
 GROUPS = (
     "algorithm",
     "workload",

@@ -55,14 +55,13 @@ class Recorded(NamedTuple):
     factor: float
 
 
-def take(config: dict[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+def take(config: dict[str, Any]) -> dict[str, Any]:
     """Take what says how much a cell needs out of a composed config, checked.
 
     Its ``device`` is what ``auto`` means for the workload, null where that is any GPU that there is.
 
     Args:
         config: is changed.
-        default: the same without any changed key.
 
     Raises:
         UserError: for a bad value.
@@ -78,9 +77,13 @@ def take(config: dict[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in factors.items():
         _check(key, value, *WANTED["minutes"])
     config["algorithm"] = _without_factor(config["algorithm"])
+    return DEFAULTS | given | {FACTOR: math.prod(factors.values())}
+
+
+def share(config: Mapping[str, Any], default: Mapping[str, Any]) -> float:
+    """How much of its usual budget a config gives its workload."""
     full = default["workload"].get("budget_samples")
-    share = config["workload"]["budget_samples"] / full if full else 1.0
-    return DEFAULTS | given | {FACTOR: math.prod(factors.values()), "share": share}
+    return config["workload"]["budget_samples"] / full if full else 1.0
 
 
 def is_need(key: str) -> bool:

@@ -42,7 +42,7 @@ def check(config: Mapping[str, Any], known: Collection[str], own: Sequence[OwnFi
     """
     for key in config:
         if key not in known:
-            raise UserError(_unknown(key, config[key], known, own))
+            raise UserError(_unknown(key, config[key], [*known, *_nested_keys(config)], own))
     for group in GROUPS:
         value = config.get(group)
         if not isinstance(value, Mapping) and not (value is None and group in NULLABLE):
@@ -115,6 +115,14 @@ def _unknown(key: str, value: Any, known: Collection[str], own: Sequence[OwnFile
     if "." in key:
         return f"{where}{key}: a file nests its keys: `{_nested(key, value)}`; dotted ones stand under grid"
     return where + advice.unknown(key, known, value)
+
+
+def _nested_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if prefix:
+            yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _nested_keys(value, f"{prefix}{name}.")
 
 
 def _not_chosen(group: str, value: Any, own: Sequence[OwnFile]) -> str:

@@ -118,12 +118,16 @@ def _verify(options: argparse.Namespace) -> int:
     trust.allow(options.allow)
     inputs = read(options.folder)
     if inputs.kind != "published":
-        raise UserError(f"{options.folder} is no published board")
+        raise UserError(f"{options.folder} is no published board, as those in {publish.HOME} are")
     if inputs.imported:
         raise UserError(f"{options.folder} was imported: there are no configs to run its cells from")
     wanted = choose(inputs.cells, options.cells, options.id, options.label, options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        code, verdicts = rerun(inputs, wanted, options.keep or Path(scratch), options.workers)
+        code, verdicts = rerun(
+            inputs, wanted, options.keep or Path(scratch), options.workers, bool(options.keep)
+        )
+    if code == 1 and not options.keep:
+        print("no folder is kept: --keep DIR keeps those of the reruns", file=sys.stderr)
     for verdict in verdicts:
         print(f"{verdict.verdict}: {verdict.title}: {verdict.why}")
         if not options.dry_run:
@@ -159,9 +163,16 @@ def choose(
 
 
 def rerun(
-    inputs: Inputs, ids: Sequence[str], results: Path, workers: int | None = None
+    inputs: Inputs, ids: Sequence[str], results: Path, workers: int | None = None, stays: bool = True
 ) -> tuple[int, list[Verdict]]:
     """Train the cells under ``results`` and compare them.
+
+    Args:
+        inputs: the board.
+        ids: of its cells.
+        results: where the reruns go.
+        workers: cells at once.
+        stays: whether ``results`` is there afterwards.
 
     Returns:
         The grid's exit code, and a verdict on every cell that finished.
@@ -179,7 +190,7 @@ def rerun(
     if lacking := [name for name in ids if name not in published]:
         raise UserError(f"{inputs.folder}: the config of {lacking[0]} was not published")
     cells = [_cell(inputs.folder, name, published[name], results) for name in ids]
-    code = run(Again((), Local(**checked({"workers": workers})), Display(), chosen=cells))
+    code = run(Again((), Local(**checked({"workers": workers})), Display(stays=stays), chosen=cells))
     rows, evals = load(results / "verify")
     done = rows.loc[rows["status"].isin(list(FINISHED))]
     verdicts = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +13,8 @@ from rich.text import Text
 from runner.boards.board import Board
 from runner.boards.sheets import Sheet, sheets_of
 
+LEAST = 10  # columns for labels
+USUAL = 80  # columns of a terminal
 READING = (
     "A hit at r times the fastest is worth (4 − r) / 3 of its workload, 1 for the fastest; the score is the "
     "mean over workloads. The interval resamples studies. “kept”: share of the resamples with the same rank; "
@@ -66,9 +69,12 @@ def _rich(sheet: Sheet, console: Console) -> Table:
     )
     for place, name in enumerate(sheet.columns):
         if place == 1:
-            table.add_column(Text(name), overflow="fold", min_width=12)
+            table.add_column(Text(name), overflow="fold", min_width=LEAST)
         else:
-            table.add_column(Text(name), justify="right", no_wrap=place == 0, overflow="fold")
+            # Numbers are broken where labels cannot make room any more.
+            widest = max((cell_len(row[place]) for row in sheet.rows), default=0)
+            least = widest if console.width >= USUAL else None
+            table.add_column(Text(name), justify="right", min_width=least, overflow="fold")
     for row in sheet.rows:
         table.add_row(*map(Text, row))
     return table

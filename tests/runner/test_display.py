@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from runner.__main__ import main
-from runner.display import about, curve, outcome
+from runner.display import Display, about, curve, outcome
+from runner.scheduler import Job
 from tests.experiments import Said, call, write_cell
 from tests.runner.test_commands import pasted
 
@@ -55,6 +56,19 @@ def test_a_failure_says_why_where_and_what_then(capsys: Capture) -> None:
     *_, first, log, _, _, then = said.err.splitlines()
     assert "failed: " in first and Path(log.strip()).read_text(encoding="utf-8")
     assert then == "once more: python -m runner.retry results/default"
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_cells_whose_folders_go_point_nowhere(tmp_path: Path, capsys: Capture, failed: bool) -> None:
+    cell = write_cell(tmp_path / "exp")
+    display = Display(stays=False)
+    ended = {"status": "failed", "error": "why"} if failed else cell.status()
+    display.ended(Job(cell.path, title="digits"), ended)
+    display.interrupted()
+    assert display.summary() == int(failed)
+    said = capsys.readouterr().err
+    assert str(tmp_path) not in said and "python -m" not in said and "stopped; nothing is kept" in said
+    assert ("digits: failed: why" in said) == failed
 
 
 def test_a_best_value_of_zero_is_one(tmp_path: Path) -> None:

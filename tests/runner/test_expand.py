@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from runner.commandline import split
 from runner.config import compose
 from runner.errors import UserError
 from runner.expand import expand, expand_all
@@ -45,6 +46,16 @@ def test_external_tuning_is_studies_times_trials_of_the_search() -> None:
 def test_a_rulesets_numbers_may_be_changed() -> None:
     cells = list(expand(["ruleset=external_tuning", "ruleset.studies=5", "ruleset.trials=20"]))
     assert len(cells) == 100 and counts(cells[-1]) == ["study=4", "trial=20"]
+
+
+@pytest.mark.parametrize("number", [200_001, 10**20])
+def test_a_grid_that_nobody_could_run_is_refused_at_once(number: int) -> None:
+    with pytest.raises(UserError, match=f"ruleset: studies={number}, trials=5: a grid has at most 1,000,000"):
+        list(expand(["ruleset=external_tuning", f"ruleset.studies={number}"]))
+    with pytest.raises(UserError, match="more than 1,000,000 values"):
+        split([f"study=range(0,{number * 10})"])
+    with pytest.raises(UserError, match="a grid of more than 1,000,000 cells"):
+        split(["study=range(0,2000)", "algorithm.optimizer.lr=range(1,2000)"])
 
 
 def test_what_the_user_says_of_study_and_trial_wins() -> None:

@@ -214,3 +214,14 @@ def test_a_target_met_by_the_untrained_model_ranks_nobody_by_the_seconds_of_set_
     assert [row[:2] for row in sheets_of(board)[2].rows] == [["1", "a"], ["1", "b"], ["3", "c"]]
     assert board.ranking.set_index("label")["score"].tolist()[:2] == [1, 1]
     assert [line for line in board.notices if "met at 0 samples" in line and line.endswith(": w")]
+
+
+def test_numbers_stay_whole_on_80_columns() -> None:
+    studies = [10240, 14720, 11000, 12000, 13000]
+    labels = ["a_label_as_long_as_this_one", *(f"lion[lr=0.000{place}]" for place in range(10))]
+    rows = [
+        ("cifar10_synthetic", label, study, 0, at) for label in labels for study, at in enumerate(studies)
+    ]
+    text = shown(one(cells(*rows)))
+    assert text.count("10,240–14,720") == len(labels)
+    assert max(map(len, text.splitlines())) <= 80
