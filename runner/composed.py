@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from runner.algorithm import Algorithm
+from runner.averages import build_average
 from runner.batch import Batch, Info
 from runner.build import build_part, target_of
 from runner.curvature import products, with_graph
@@ -35,6 +37,10 @@ KINDS = (
     "surgery", "groups", "schedule", "sampler", "loss", "objective", "reweighting", "estimator",
     "transform", "wrapper", "optimizer", "average",
 )  # fmt: skip
+
+
+# Kinds that come from elsewhere in another form than ours.
+BUILT_BY: dict[str, Callable[[Spec], Any]] = {"loss": build_loss, "average": build_average}
 
 
 class Composed(Algorithm):
@@ -76,8 +82,7 @@ class Composed(Algorithm):
         transforms = _several(given.pop("transform", None))
         self.transforms = {name: build_part(f"transform.{name}", spec) for name, spec in transforms.items()}
         self.single = {
-            kind: build_loss(spec) if kind == "loss" else build_part(kind, spec)
-            for kind, spec in given.items()
+            kind: BUILT_BY.get(kind, partial(build_part, kind))(spec) for kind, spec in given.items()
         }
         self.optimizer: Any = None
         self._trained: list[Tensor] | None = None  # while an evaluation lasts
