@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from runner.errors import UserError, one_line
+from runner.errors import UserError, one_line, text_of
 from runner.placeholders import left_open
 from runner.targets import locate
 
@@ -46,7 +46,7 @@ def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") ->
         # What is called with the parameters, as an optimizer is, is complete: _partial_ says the same of it.
         part = part if spec.get("_partial_") and not args else part()
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
-        raise UserError(f"{prefix}{where} ({spec['_target_']}): {one_line(str(error))}") from error
+        raise UserError(f"{prefix}{where} ({spec['_target_']}): {one_line(text_of(error))}") from error
     if hasattr(part, "param_groups"):  # an optimizer, or what wraps one
         from runner.layout import unfuse
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from runner import trust
-from runner.errors import UserError, one_line
+from runner.errors import UserError, described, one_line
 from runner.files import discard, write_atomic
 from runner.generators import global_rng, set_global_rng
 
@@ -150,7 +150,7 @@ def damage(path: Path) -> str | None:
                 return "its records are packed, which ours are not"
             torn = archive.testzip()
     except Exception as error:  # what a damaged archive brings about depends on where it is damaged
-        return one_line(f"{type(error).__name__}: {error}", 120)
+        return one_line(described(error), 120)
     return None if torn is None else f"its record {torn} is damaged"
 
 
@@ -170,7 +170,7 @@ def load(path: Path, device: torch.device, expected: Mapping[str, Any]) -> dict[
     try:
         state = read(path, device)
     except Exception as error:
-        raise Unusable(one_line(f"{type(error).__name__}: {error}", 120)) from error
+        raise Unusable(one_line(described(error), 120)) from error
     if not isinstance(state, dict):
         raise Unusable(f"it holds a {type(state).__name__}, not a checkpoint")
     for key, value in expected.items():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.build import build_part, target_of
-from runner.errors import UserError
+from runner.errors import UserError, text_of
 from runner.hints import hint
 from runner.split import Split, split
 
@@ -158,8 +158,8 @@ def _advised(target: Any, build: Callable[[], Any]) -> Any:
     try:
         return build()
     except UserError as error:
-        advice = hint(str(error), target)
-        raise UserError(f"{error}; {advice}" if advice else str(error)) from error
+        advice = hint(text_of(error), target)
+        raise UserError(f"{text_of(error)}; {advice}" if advice else text_of(error)) from error
 
 
 def _own(spec: Mapping[str, Any], target: Any) -> list[str]:

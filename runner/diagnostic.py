@@ -19,6 +19,7 @@ from torch import Tensor
 from runner.algorithm import Algorithm
 from runner.batch import Batch
 from runner.cost import Cost
+from runner.errors import described
 from runner.generators import global_rng, set_global_rng
 from runner.task import Task
 
@@ -173,7 +174,7 @@ class Diagnostics:
             return part.measure(probe)
         except Exception as error:  # a measurement beside the point costs no cell its result
             self._failed.add(name)
-            print(f"warning: diagnostic {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(f"warning: diagnostic {name}: {described(error)}", file=sys.stderr, flush=True)
             return {}
 
     def state_dict(self) -> dict[str, Any]:

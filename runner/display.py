@@ -154,9 +154,13 @@ class Display:
             self._said.add(kind)
             self.notice(reason)
 
-    def stopping(self) -> None:
+    def stopping(self, jobs: Sequence[Job]) -> None:
         """A signal has come."""
-        self._line("[yellow]interrupted: saving checkpoints (Ctrl-C again to stop at once)[/yellow]")
+        named = "; ".join(escape(job.title) for job in jobs[:3]) + (
+            f"; {len(jobs) - 3} more" * (len(jobs) > 3)
+        )
+        after = f"waiting for {named} to end the step, then saving" if jobs else "saving"
+        self._line(f"[yellow]interrupted: {after} (Ctrl-C again to end at once)[/yellow]")
 
     # -- after the cells ---------------------------------------------------------------------------
 

@@ -14,6 +14,20 @@ class Diverged(Exception):  # noqa: N818 - an outcome, not a fault
     """Raised by a part that can tell that training has diverged; the cell ends as ``diverged``."""
 
 
+def text_of(error: BaseException) -> str:
+    """What an exception says of itself, up to 10,000 characters, or that it cannot."""
+    try:
+        return str(error)[:10_000]
+    except BaseException:
+        return f"{type(error).__name__}, which cannot say what it is"
+
+
+def described(error: BaseException) -> str:
+    """``ValueError: no such thing``."""
+    text, name = text_of(error), type(error).__name__
+    return text if text.startswith(f"{name}, which") else f"{name}: {text}"
+
+
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     """``"; nearest: a, b"`` for the known names closest to ``name``, or a list of all when there are few."""
     known = sorted(set(known))
@@ -27,5 +41,5 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """The text on one line, cut to ``limit`` characters; half characters, which no file takes, as escapes."""
-    flat = " ".join(str(text).encode(errors="backslashreplace").decode().split())
+    flat = " ".join(str(text)[: 100 * limit].encode(errors="backslashreplace").decode().split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

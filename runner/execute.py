@@ -23,7 +23,7 @@ from runner.algorithm import Algorithm
 from runner.build import build_part
 from runner.clock import Clock
 from runner.diagnostic import Diagnostics
-from runner.errors import UserError, one_line
+from runner.errors import UserError, described, one_line, text_of
 from runner.generators import seed_globals
 from runner.lock import Lock, LostLock
 from runner.logs import Logger, open_logger
@@ -35,11 +35,18 @@ from runner.superseded import kept
 from runner.task import Task
 from runner.warmup import warm_up
 
+TRACE = 50_000  # characters of a traceback that are kept, from its beginning and from its end
+COMPILING = 10  # times the patience with a model that is compiled on the way
 OURS = ("runner", "torch")  # packages whose modules keep what they like
 AT_A_HIT = ("samples", "seconds", "steps", "drawn", "eval_index")  # what a summary says of it
 
 Notify = Callable[[dict[str, Any]], None]
 Ask = Callable[[dict[str, Any]], str | None]
+
+
+def patience() -> float:
+    """Seconds beyond ``max_seconds`` for which a cell may be silent; ``RUNNER_PATIENCE`` changes it."""
+    return float(os.environ.get("RUNNER_PATIENCE", "120"))
 
 
 def run_cell(
@@ -55,7 +62,8 @@ def run_cell(
 
     Args:
         path: the cell's folder, with its ``config.yaml``.
-        notify: gets progress events: ``{"event": "row" | "heartbeat" | "notice", ...}``.
+        notify: gets progress events: ``{"event": "row" | "heartbeat" | "notice" | "within", ...}``; the last
+            says within how many ``seconds`` the next one comes, if the cell does not hang.
         alarm: rung by the caller's signal handlers; None: handlers of our own while the cell runs.
         shared: others compute on the same device meanwhile: the cell counts as contended.
         ask: gets every evaluation; a word in return stops the cell there, with that word as its reason.
@@ -121,7 +129,7 @@ def _run_locked(
             cell.run()
     except LostLock:
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:  # whatever a method raises: the worker has other cells to train
         problem = failure(error)
     status = _recorded(folder, problem)
     if cell is not None:  # after the cell's own records: whatever happens in there, they stand
@@ -133,21 +141,20 @@ def _run_locked(
 
 def failure(error: BaseException) -> dict[str, Any]:
     """What a cell's status says about an exception, and its traceback."""
-    trace = "".join(traceback.format_exception(error))
+    trace, text = _trace(error), text_of(error)
     if isinstance(error, KeyboardInterrupt):
         return {"status": "preempted", "error": "interrupted", "traceback": trace}
     if isinstance(error, UserError):
-        return {"status": "failed", "error": str(error), "traceback": trace, "user_error": True}
+        return {"status": "failed", "error": text, "traceback": trace, "user_error": True}
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return {"status": "oom", "error": str(error) or "out of memory", "traceback": trace}
-    return {"status": "failed", "error": _said(error), "traceback": trace}
+        return {"status": "oom", "error": text or "out of memory", "traceback": trace}
+    return {"status": "failed", "error": described(error), "traceback": trace}
 
 
-def _said(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its own __str__ is at fault
-        return f"{type(error).__name__}, which cannot say what it is"
+def _trace(error: BaseException) -> str:
+    """The traceback, of one that is endless both ends."""
+    trace = "".join(traceback.format_exception(error))
+    return trace if len(trace) <= 2 * TRACE else f"{trace[:TRACE]}\n[…]\n{trace[-TRACE:]}"
 
 
 def _recorded(folder: CellFolder, problem: dict[str, Any] | None) -> dict[str, Any]:
@@ -188,6 +195,7 @@ class CellRun:
     def run(self) -> None:
         """Build, warm up, resume if there is a checkpoint, train, record."""
         config, folder = self.config, self.folder
+        self._will_speak()
         machine.configure(config["threads"], config["workload"].get("deterministic", False))
         folder.discard(folder.error_file)
         folder.set_status("running", **self._where())
@@ -214,6 +222,12 @@ class CellRun:
         usage = machine.Usage()
         ended = self._train()
         self._finish(ended, compile_seconds, usage)
+
+    def _will_speak(self) -> None:
+        """Tell the launcher how long a silence is too long: longer than all of training may take."""
+        if self.config["max_seconds"] is not None:
+            wait = patience() * (COMPILING if self.config["workload"].get("compile") else 1)
+            self.notify({"event": "within", "seconds": self.config["max_seconds"] + wait})
 
     def _import(self) -> dict[str, str]:
         """Import the cell's parts, all at once; returns module -> hash of the source that runs."""
@@ -352,7 +366,7 @@ class CellRun:
             checkpoint.restore(self.loop, state)
         except Exception as error:  # whatever it is, it is not what this cell has written
             traceback.print_exc()
-            raise checkpoint.Unusable(one_line(f"{type(error).__name__}: {error}", 120)) from error
+            raise checkpoint.Unusable(one_line(described(error), 120)) from error
         if len(folder.evals()) < rows:
             raise checkpoint.Unusable(f"of its {rows} evaluations {len(folder.evals())} are there")
         folder.keep_evals(rows)
@@ -399,6 +413,8 @@ class CellRun:
             if self.alarm.preempted and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.alarm.ring()
+            if number == signal.SIGINT:  # print() may not be re-entered
+                os.write(2, b"interrupted: ending the step, then saving (Ctrl-C again to end at once)\n")
 
         names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
         before = {}

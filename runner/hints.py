@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Any
 
-from runner.errors import one_line
+from runner.errors import described, one_line, text_of
 from runner.placeholders import COUNTS, example
 
 HIDDEN = "algorithm/groups=muon_groups says which parameters are hidden matrices"
@@ -40,13 +40,13 @@ def hint(complaint: str, target: Any) -> str | None:
 
 def advised(error: Exception, optimizer: Any) -> str | None:
     """What a step's exception says, with what would help; None where nothing is known to."""
-    advice = hint(str(error), type(optimizer))
-    return advice and f"algorithm.optimizer ({type(optimizer).__name__}): {error}; {advice}"
+    advice = hint(text_of(error), type(optimizer))
+    return advice and f"algorithm.optimizer ({type(optimizer).__name__}): {text_of(error)}; {advice}"
 
 
 def early(error: Exception, optimizer: Any) -> str:
     """What to say where the first step with a closure fails."""
-    said = one_line(f"{type(error).__name__}: {error}", 160)
+    said = one_line(described(error), 160)
     return (
         f"algorithm.optimizer ({type(optimizer).__name__}): its first step fails ({said}); if it wants a "
         "gradient before it calls its closure, write `closure: after_gradient` into its YAML"

@@ -36,6 +36,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
+        self.silent, self.limit = 0.0, float("inf")  # seconds without a word, and how many are too many
         self._env: dict[str, str] | None = None
         self._imported: dict[str, str] = {}
         read, write = os.pipe()
@@ -76,6 +77,7 @@ class Worker:
         """
         self._imported.update(sources)
         self._env = slot.env
+        self.silent, self.limit = 0.0, float("inf")
         command = {
             "folder": str(cell.resolve()),
             "cores": slot.cores if slot.pinned else None,
@@ -117,8 +119,10 @@ class Worker:
         self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End the worker at once; its cell keeps its last checkpoint."""
-        self._process.kill()
+        """End the worker at once, and what it has started; its cell keeps its last checkpoint."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def dismiss(self) -> None:
         """Let the worker end after its cell, without waiting for it."""
@@ -159,10 +163,24 @@ def record_death(cell: Path, code: int, out_of_memory: bool) -> Event:
         reason = f"its process was killed by {known.get(-code, f'signal {-code}')}"
         if -code == signal.SIGKILL and not out_of_memory:
             reason += " (out of memory?)"
-    status = "oom" if out_of_memory else "failed"
-    reason = one_line(f"out of memory: {reason}" if out_of_memory else reason)
-    log = CellFolder(cell).log_file
-    tail = read_tail(log)
+    if out_of_memory:
+        return _record(cell, "oom", f"out of memory: {reason}")
+    return _record(cell, "failed", reason)
+
+
+def record_silence(cell: Path, seconds: float) -> Event:
+    """Write into the cell's folder that its process was ended, as it hung; returns the status."""
+    return _record(
+        cell,
+        "timeout",
+        f"nothing was heard of it for {seconds:.0f} s, which is past max_seconds and RUNNER_PATIENCE: "
+        "its process was ended",
+    )
+
+
+def _record(cell: Path, status: str, reason: str) -> Event:
+    reason = one_line(reason)
+    tail = read_tail(CellFolder(cell).log_file)
     try:
         lock = Lock.acquire(cell)
         if lock is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import signal
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 from runner.files import exists, read_json
 from runner.lock import holder
-from runner.pool import Event, Worker, out_of_memory_kills, record_death
+from runner.pool import Event, Worker, out_of_memory_kills, record_death, record_silence
 from runner.records import ENDED, CellFolder
 from runner.slots import Slot, Slots
 
@@ -77,8 +78,8 @@ class Observer(Protocol):
         """A cell cannot start for that reason, which is told again and again."""
         ...
 
-    def stopping(self) -> None:
-        """A signal has come: cells write their checkpoints."""
+    def stopping(self, jobs: Sequence[Job]) -> None:
+        """A signal has come: these cells end their step and write their checkpoints."""
         ...
 
 
@@ -111,7 +112,7 @@ class Silent:
     def lacking(self, reason: str) -> None:
         """Nothing."""
 
-    def stopping(self) -> None:
+    def stopping(self, jobs: Sequence[Job]) -> None:
         """Nothing."""
 
 
@@ -146,6 +147,7 @@ class Scheduler:
         self._looks: Counter[Path] = Counter()
         self._selector = selectors.DefaultSelector()
         self._oom_kills = out_of_memory_kills()
+        self._heard_at = time.monotonic()
 
     def run(self, jobs: Iterable[Job]) -> bool:
         """Bring every cell to its end; returns False when a signal stopped it before.
@@ -247,6 +249,16 @@ class Scheduler:
             for event in [*worker.events(), {"event": "died"}]:
                 if worker in self._busy:
                     self._on(worker, event)
+        self._end_silent()
+
+    def _end_silent(self) -> None:
+        """End workers that hang. A time in which this process did not run, either, is no silence."""
+        passed = min(time.monotonic() - self._heard_at, 2 * LOOK)
+        self._heard_at = time.monotonic()
+        for worker in self._busy:
+            worker.silent += passed
+            if worker.silent > worker.limit:
+                worker.kill()
 
     def _on(self, worker: Worker, event: Event) -> None:
         if worker not in self._busy:
@@ -255,10 +267,15 @@ class Scheduler:
                 self._forget(worker)
             return
         job, slot = self._busy[worker]
-        if event["event"] in ("row", "heartbeat", "notice"):
+        if event["event"] != "died":
+            worker.silent = 0.0
+        if event["event"] == "within":
+            worker.limit = event["seconds"]
+        elif event["event"] in ("row", "heartbeat", "notice"):
             self.observer.event(job, event)
         elif event["event"] == "ask":
             self._answer(worker, event["row"])
+            self._heard_at = time.monotonic()
         elif event["event"] in ("end", "died"):
             del self._busy[worker]
             self.slots.give(slot)
@@ -295,6 +312,9 @@ class Scheduler:
 
     def _died(self, worker: Worker, job: Job) -> None:
         code = self._forget(worker)
+        if worker.silent > worker.limit:
+            self.observer.ended(job, record_silence(job.path, worker.silent))
+            return
         if self.stopped:
             self.observer.ended(job, {"status": "preempted", "error": "stopped at once"})
             return
@@ -378,7 +398,7 @@ class Scheduler:
             # A handler rather than an exception: nothing that is being read or written breaks off half-way.
             self.stop()
             if self.stopped == 1:
-                self.observer.stopping()
+                self.observer.stopping([job for job, _ in self._busy.values()])
 
         before: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to handle

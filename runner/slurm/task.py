@@ -212,7 +212,7 @@ class Log:
             say(reason)
         self._lacking = reason
 
-    def stopping(self) -> None:
+    def stopping(self, jobs: Sequence[Job]) -> None:
         """Signals are reported as they come."""
 
 

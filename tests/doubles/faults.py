@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from runner.errors import UserError
 from runner.logs import Logger
 
 
@@ -46,6 +48,34 @@ class SpeechlessError(Exception):
 class RaisesSpeechless(Plain):
     def go_wrong(self) -> None:
         raise SpeechlessError
+
+
+class SpeechlessUserError(UserError):
+    __str__ = SpeechlessError.__str__
+
+
+class SpeechlessMemoryError(MemoryError):
+    __str__ = SpeechlessError.__str__
+
+
+class RaisesSpeechlessUserError(Plain):
+    def go_wrong(self) -> None:
+        raise SpeechlessUserError
+
+
+class RaisesSpeechlessMemoryError(Plain):
+    def go_wrong(self) -> None:
+        raise SpeechlessMemoryError
+
+
+class RaisesAtLength(Plain):
+    def go_wrong(self) -> None:
+        raise ValueError("at length " * 10_000_000)
+
+
+class RaisesAtTheBase(Plain):
+    def go_wrong(self) -> None:
+        raise GeneratorExit("no Exception")
 
 
 class RaisesHalfACharacter(Plain):
@@ -141,6 +171,31 @@ class Hangs(Plain):
         print("hanging", flush=True)
         while True:
             time.sleep(60)
+
+
+class HangsLater(Plain):
+    """The same, once there has been a checkpoint."""
+
+    def step(self, closure: None = None) -> None:
+        super().step()
+        time.sleep(0.01)
+        if self.calls == 30:
+            Hangs.go_wrong(self)  # pyright: ignore[reportArgumentType]
+
+
+class HangsAtSetUp(Plain):
+    """Deaf to every signal but SIGKILL, and not alone."""
+
+    def __init__(self, params: object, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        if os.fork() == 0:
+            time.sleep(600)
+            os._exit(0)
+        print("hanging", flush=True)
+        time.sleep(600)
 
 
 class Devours(Plain):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.errors import one_line
 from runner.execute import run_cell
 from runner.files import read_json, read_lines
 from runner.launch import Launch, launches
@@ -22,6 +23,10 @@ DEEP = "[" * 100_000 + "]" * 100_000
     ("double", "said"),
     [
         ("RaisesSpeechless", "SpeechlessError, which cannot say what it is"),
+        ("RaisesSpeechlessUserError", "SpeechlessUserError, which cannot say what it is"),
+        ("RaisesSpeechlessMemoryError", "SpeechlessMemoryError, which cannot say what it is"),
+        ("RaisesAtLength", one_line("ValueError: " + "at length " * 100)),
+        ("RaisesAtTheBase", "GeneratorExit: no Exception"),
         ("RaisesHalfACharacter", "ValueError: half a character: \\ud800"),
     ],
 )
@@ -31,7 +36,8 @@ def test_an_exception_that_cannot_be_written_is_recorded_all_the_same(
     c = faulty(tmp_path, double)
     c.submit()
     assert run_cell(c.folder.path)["error"] == said
-    assert c.folder.status()["status"] == "failed" and "go_wrong" in c.folder.error_file.read_text()
+    assert c.folder.status()["status"] in ("failed", "oom") and "go_wrong" in c.folder.error_file.read_text()
+    assert c.folder.error_file.stat().st_size < 200_000
     cells, _ = load(c.folder.path.parent.parent)
     cells.to_parquet(tmp_path / "cells.parquet")
 

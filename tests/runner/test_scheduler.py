@@ -18,6 +18,7 @@ import pytest
 from runner import scheduler as scheduler_module
 from runner import slots as slots_module
 from runner.cell import Cell
+from runner.display import Display
 from runner.execute import run_cell
 from runner.gpus import Gpu
 from runner.grid import job_of
@@ -234,6 +235,39 @@ def test_a_second_signal_kills(tmp_path: Path) -> None:
         assert scheduler.run(submitted(c)) is False
     thread.join()
     assert c.state() == "killed"
+
+
+@pytest.mark.parametrize("double", ["HangsLater", "HangsAtSetUp"])
+def test_a_cell_that_hangs_is_ended_past_its_time_and_the_next_one_trains(
+    tmp_path: Path, double: str
+) -> None:
+    hung = faulty(tmp_path, double, "max_seconds=2", "checkpoint_every=0.05")
+    good = small(tmp_path, "workload.budget_samples=640")
+    limits = []
+
+    def time_flies() -> None:
+        wait_for(lambda: hung.folder.log_file.exists() and "hanging" in hung.folder.log_file.read_text())
+        (worker,) = scheduler._busy
+        limits.append(worker.limit)
+        worker.silent += 121.9
+
+    with Scheduler(Slots.here(workers=1), watcher := Watcher()) as scheduler:
+        (thread := threading.Thread(target=time_flies)).start()
+        assert scheduler.run(submitted(hung, good))
+    thread.join()
+    assert limits == [122] and hung.folder.status()["status"] == "timeout"
+    assert "nothing was heard of it for 1" in watcher.statuses[hung.folder.path]["error"]
+    assert hung.folder.checkpoint_file.exists() == (double == "HangsLater")
+    assert watcher.statuses[good.folder.path]["status"] == "done" and not watcher.again_
+
+
+def test_ctrl_c_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(5) as display:
+        display.stopping([Job(Path(), title=f"digits · lion · study {s} · trial 0") for s in range(4)])
+        display.stopping([])
+    text = " ".join(capsys.readouterr().err.split())
+    assert "waiting for digits · lion · study 0 · trial 0; digits · lion · study 1" in text
+    assert "; 1 more to end the step, then saving (Ctrl-C again to end at once)" in text
 
 
 def test_a_signal_while_a_worker_still_imports_is_not_lost(tmp_path: Path) -> None:
