@@ -19,7 +19,7 @@ from runner.averages import build_average
 from runner.batch import Batch, Info
 from runner.build import build_part, target_of
 from runner.curvature import products, with_graph
-from runner.demands import FIRST, Demands, build_optimizer, check_optimizer, check_rates
+from runner.demands import FIRST, Demands, build_optimizer, check_optimizer, check_rates, has_rate
 from runner.errors import UserError
 from runner.guards import clash
 from runner.hints import advised, early
@@ -32,6 +32,7 @@ from runner.task import Task
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
 SUBTASKS = "sub-tasks"
+GENERATORS = "generators of the optimizer"
 SEVERAL = ("transform", "wrapper")
 KINDS = (
     "surgery", "groups", "schedule", "sampler", "loss", "objective", "reweighting", "estimator",
@@ -176,7 +177,7 @@ class Composed(Algorithm):
         self._params = task.params
         self._groups = self.optimizer.param_groups
         for group in self._groups:
-            if "lr" in group:
+            if has_rate(group):
                 group.setdefault("initial_lr", group["lr"])
         schedule = single.get("schedule")
         self._schedule: Callable[[float], float] | None = None if isinstance(schedule, Stepped) else schedule
@@ -314,7 +315,7 @@ class Composed(Algorithm):
     def report(self) -> dict[str, float]:
         """The learning rate of the first group, and what the parts report."""
         first = self._groups[0]
-        scalars = {"lr": float(first["lr"])} if "lr" in first else {}
+        scalars = {"lr": float(first["lr"])} if has_rate(first) else {}
         for kind, part in self._named_parts():
             if hasattr(part, "report"):
                 scalars |= {f"{kind}/{key}": value for key, value in part.report().items()}
@@ -322,16 +323,25 @@ class Composed(Algorithm):
 
     def state_dict(self) -> dict[str, Any]:
         """State of every part that has any."""
-        return {kind: p.state_dict() for kind, p in self._named_parts() if hasattr(p, "state_dict")}
+        states = {kind: p.state_dict() for kind, p in self._named_parts() if hasattr(p, "state_dict")}
+        own = {name: generator.get_state() for name, generator in self._generators()}
+        return states | ({GENERATORS: own} if own else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         for kind, part in self._named_parts():
             if kind in state:
                 part.load_state_dict(state[kind])
+        for name, generator in self._generators():
+            generator.set_state(state[GENERATORS][name].cpu())
         self._groups = self.optimizer.param_groups
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _generators(self) -> Iterator[tuple[str, torch.Generator]]:
+        """Those that an optimizer holds itself, which its own state leaves out."""
+        held = vars(self.optimizer).items() if hasattr(self.optimizer, "__dict__") else ()
+        return ((name, item) for name, item in held if isinstance(item, torch.Generator))
 
     def _named_parts(self) -> Iterator[tuple[str, Any]]:
         for kind in KINDS:
@@ -373,5 +383,5 @@ def _scale(groups: Iterable[dict[str, Any]]) -> None:
     """Take the factors of a group into what the optimizer has filled in."""
     for group in groups:
         for key in ("lr", "weight_decay"):
-            if f"{key}_scale" in group and key in group:
+            if f"{key}_scale" in group and group.get(key) is not None:
                 group[key] = group[key] * group[f"{key}_scale"]

@@ -126,7 +126,7 @@ def check_rates(optimizer: Any, groups: Groups, scaling: Mapping[str, str]) -> N
     Raises:
         UserError: names the first.
     """
-    if all("lr" in group for group in optimizer.param_groups):
+    if all(has_rate(group) for group in optimizer.param_groups):
         return
     scaled = {"algorithm.groups": "algorithm/groups=null"} if any("lr_scale" in g for g in groups) else {}
     for who, without in {**scaling, **scaled}.items():
@@ -134,6 +134,11 @@ def check_rates(optimizer: Any, groups: Groups, scaling: Mapping[str, str]) -> N
             f"algorithm.optimizer ({type(optimizer).__name__}): has no lr in its groups, which {who} would "
             f"scale: take that out with {without}"
         )
+
+
+def has_rate(group: Mapping[str, Any]) -> bool:
+    """Whether a group has a learning rate; None stands for one that the optimizer finds itself."""
+    return group.get("lr") is not None
 
 
 def _on_groups(spec: Mapping[str, Any], groups: Groups) -> Any:

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import copy
 import functools
-import importlib
 import inspect
 import io
 import os
@@ -34,6 +33,7 @@ from runner.check.trajectory import check_repeat, check_resume
 from runner.config import compose
 from runner.errors import UserError, one_line
 from runner.stepped import optimizer_argument
+from runner.targets import locate
 
 TRIES = 5  # pieces of advice that are followed for one class
 # Where the harness advises this, that is done: (choices of parts, keys of the YAML).
@@ -89,7 +89,7 @@ class Outcome:
 
 def members(module: str) -> Iterator[tuple[str, str]]:
     """(name, kind) of every optimizer and every schedule that a module gives."""
-    loaded = importlib.import_module(module)
+    loaded = locate(module)
     top = module.partition(".")[0]
     for name, item in sorted(vars(loaded).items()):
         if name.startswith("_"):
@@ -104,7 +104,7 @@ def members(module: str) -> Iterator[tuple[str, str]]:
 def _wraps(item: type) -> bool:
     """Whether a class stands around another optimizer: no part of this kind."""
     arguments = inspect.signature(item).parameters
-    inner = (arguments[name] for name in ("optimizer", "base_optimizer") if name in arguments)
+    inner = (arguments[name] for name in ("optimizer", "base_optimizer", "base") if name in arguments)
     return any(a.default is a.empty and "Iterable" not in str(a.annotation) for a in inner)
 
 
@@ -119,7 +119,7 @@ def _schedules(name: str, item: Any) -> bool:
 
 def attempt(module: str, name: str, kind: str) -> Outcome:
     """Train one class, following advice where there is some."""
-    target = getattr(importlib.import_module(module), name)
+    target = locate(f"{module}.{name}")
     spec: dict[str, Any] = {"_target_": f"{module}.{name}", **_needed(target)}
     outcome = Outcome(
         name, kind, None, tuple(f"`{key}: {_short(value)}`" for key, value in list(spec.items())[1:])

@@ -56,7 +56,7 @@ def check_still(subject: Subject) -> Result:
         groups = getattr(getattr(pieces.algorithm, "optimizer", None), "param_groups", None)
         if groups is None:
             return not_applicable("no schedule scales its steps: it is no composed algorithm")
-        if any("lr" not in group for group in groups):
+        if any(group.get("lr") is None for group in groups):
             return not_applicable("no schedule scales its steps: it has no lr")
         before = [p.detach().clone() for p in pieces.task.params]
         for _ in range(STILL_STEPS):

@@ -165,6 +165,35 @@ class NoRate(torch.optim.Optimizer):
                 p.sub_(p.grad, alpha=group["scale"])
 
 
+class OwnRate(torch.optim.SGD):
+    """Finds its learning rate itself, where none is given, as Adafactor does."""
+
+    def __init__(self, params: Any, lr: float | None = None) -> None:
+        super().__init__(params, lr=0.1)
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.sub_(p.grad, alpha=0.1 if group["lr"] is None else group["lr"])
+
+
+class Seeded(torch.optim.SGD):
+    """Draws from a generator of its own, which its state leaves out, as timm's AdaHessian does."""
+
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)
+        self.noise = torch.Generator().manual_seed(1)
+
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad.add_(torch.randn(p.shape, generator=self.noise), alpha=0.1)
+        super().step()
+
+
 class MatricesAlone(torch.optim.SGD):
     """Refuses what is no matrix, as torch's Muon does."""
 

@@ -147,6 +147,14 @@ def test_no_rate_is_scaled_where_there_is_none() -> None:
     assert losses[-1] < losses[0] and "lr" not in algorithm.report()
 
 
+def test_a_rate_of_none_is_one_that_the_optimizer_finds() -> None:
+    assert "algorithm/schedule=null" in refusal(foreign("OwnRate"), schedule=lambda: lambda progress: 1.0)
+    _, losses, algorithm = trained(foreign("OwnRate"), 20)
+    assert losses[-1] < losses[0] and "lr" not in algorithm.report()
+    _, _, scaled = trained(foreign("OwnRate", lr=0.2), 1, schedule=lambda: lambda progress: 0.5)
+    assert scaled.report()["lr"] == pytest.approx(0.1)
+
+
 def test_matrices_alone_and_the_rest_to_others() -> None:
     assert "`others: {_target_: torch.optim.AdamW" in refusal(foreign("MatricesAlone"))
     others = {"_target_": "torch.optim.AdamW", "lr": 0.02}
@@ -206,6 +214,7 @@ RESUMED = {
     "closure": "_target_: torch.optim.LBFGS\nlr: 0.1\nmax_iter: 3\n",
     "graph": f"_target_: {FOREIGN}.Hutchinson\ncreate_graph: true\n",
     "random": f"_target_: {FOREIGN}.Random\nlr: 0.1\n",
+    "seeded": f"_target_: {FOREIGN}.Seeded\n",
     "queue": f"_target_: {FOREIGN}.Queueing\nlr: 0.1\n",
     "others": f"_target_: {FOREIGN}.MatricesAlone\nothers:\n  _target_: torch.optim.AdamW\n  lr: 0.01\n",
     "model": f"_target_: {FOREIGN}.OfModel\nmodel: ${{setup:model}}\nnum_iterations: ${{setup:steps}}\n",
