@@ -221,7 +221,7 @@ def _called(call: Call, outputs: Tensor, targets: Tensor) -> Tensor:
     try:
         found = call(outputs, targets)
     except Exception as error:
-        raise UnfitError(f"{CANNOT}: {one_line(str(error), 160)}") from error
+        raise UnfitError(f"{CANNOT}: {one_line(str(error) or type(error).__name__, 160)}") from error
     if not isinstance(found, Tensor):
         raise UnfitError(f"{CANNOT}: it gives no tensor but {type(found).__name__}")
     return found

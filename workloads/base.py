@@ -94,6 +94,8 @@ class TensorWorkload(ABC):
                 raise ValueError(f"{key} must be at least 1, got {locals()[key]}")
         if metric not in (known := offered(self.task, self.metrics)):
             raise ValueError(f"metric must be one of {', '.join(known)} ({self.task} task), got {metric}")
+        if not (model is None or isinstance(model, Mapping)):
+            raise ValueError(f"model must be null or {{_target_: package.module.Class, …}}, got {model!r}")
         if self.task == "regression" and label_noise:
             raise ValueError(f"label_noise must be 0, got {label_noise}: {NO_CLASSES}")
         self.name, self.batch_size, self.budget_samples = name, batch_size, budget_samples

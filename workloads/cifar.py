@@ -18,6 +18,7 @@ from runner.stream import Augment
 from workloads.augment import crop_flip
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.datafiles import obtain_dataset
+from workloads.foreign import Spec
 from workloads.models import Normalise
 from workloads.resnet import MODELS
 from workloads.torchvision_compat import import_torchvision
@@ -50,7 +51,7 @@ class SmallImages(TensorWorkload):
     def __init__(
         self,
         *args: Any,
-        model: str | Mapping[str, Any] = "resnet20",
+        model: str | Spec = "resnet20",
         augment: str = "crop_flip",
         **kwargs: Any,
     ) -> None:

@@ -14,6 +14,7 @@ from runner.errors import UserError, one_line
 from runner.stream import decode
 from runner.targets import locate
 
+Spec = Mapping[str, Any]  # the config of a model
 SINGLE = ("binary", "regression")  # kinds of task with one number a row
 
 
@@ -105,7 +106,7 @@ def _passed(name: str, model: nn.Module, x: Tensor) -> Any:
         plain_outputs(given, single=False)
     except Exception as error:
         mode = "training" if model.training else "evaluation"
-        said = one_line(str(error), 160)
+        said = one_line(str(error) or type(error).__name__, 160)
         raise UserError(f"{name}: rows {_shape(x.shape)} fail in {mode}: {said}") from error
     return given
 

@@ -111,6 +111,7 @@ def test_parameters_have_their_roles(make: Any) -> None:
         ({"model": model("torch.nn.Linear")}, r"workload.model \(torch.nn.Linear\): .*missing"),
         ({"model": model("no_such_package.Net")}, "no_such_package"),
         ({"model": {"num_classes": 10}}, "names no class"),
+        ({"model": "resnet18"}, "model must be null or {_target_: .*}, got 'resnet18'"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_line(make: Any, changes: dict, words: str) -> None:
@@ -130,6 +131,11 @@ def test_without_one_a_cell_is_what_it_was() -> None:
     assert "model" not in compose(["workload=digits"])["workload"]
     plain, said = (Cell.from_overrides(["workload=digits", *more]) for more in ([], ["workload.model=null"]))
     assert plain.id == said.id
+
+
+def test_a_workload_that_names_its_own_keeps_it() -> None:
+    with pytest.raises(UserError, match=r"workload\.model: got null, wants text"):
+        compose(["workload=cifar10_synthetic", "workload.model=null"])
 
 
 def test_another_is_in_the_label() -> None:
