@@ -20,6 +20,7 @@ from workloads.base import Data, Split, TensorWorkload, stratified_split
 SPLIT_SEED = 20240501  # of the split into training, validation and test; part of the workload
 TASKS = ("binary", "multiclass", "regression")
 FEWEST = 2  # rows of a split
+NAMELESS = "Unnamed: "  # what pandas calls a column without a name
 PARTS = ("train", "validation", "test")
 
 Rows = tuple[Tensor, np.ndarray]  # inputs (n, ...) and targets (n,) as they were found
@@ -113,6 +114,10 @@ class OwnData(TensorWorkload):
         if (self.task == "binary") != (len(classes) == 2):
             raise UserError(
                 f"{self.source}: has {len(classes)} classes in training, and workload.task={self.task}"
+            )
+        if part == "train" and 2 * len(classes) > len(y):
+            raise UserError(
+                f"{self.source}: {len(classes)} classes in {len(y)} rows: workload.task=regression?"
             )
         unknown = ~np.isin(y, classes)
         if unknown.any():
@@ -224,6 +229,12 @@ class Table(OwnData):
                 f"{path}: has no column {unknown[0]!r}; it has {one_line(', '.join(frame.columns), 120)}"
             )
         frame = frame.drop(columns=self.drop)
+        nameless = [column for column in frame.columns if column.startswith(NAMELESS)]
+        if nameless:
+            raise UserError(
+                f"{path}: a column without a name, as an index of rows has: leave it out by "
+                f"workload.drop=['{nameless[0]}'], or name it"
+            )
         empty = frame.isna().to_numpy()
         if empty.any():
             row, column = (int(at[0]) for at in empty.nonzero())
@@ -262,10 +273,12 @@ def read_frame(path: Path) -> Any:
         )
     try:
         if path.suffix in (".parquet", ".pq"):
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",")
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",")
     except Exception as error:
         raise UserError(f"{path} cannot be read: {one_line(str(error), 160)}") from error
+    return frame.set_axis([str(column) for column in frame.columns], axis=1)
 
 
 def _numbers(path: Path, column: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from sklearn import datasets, metrics
@@ -149,7 +150,9 @@ def test_a_test_file_is_the_test_split(tmp_path: Path) -> None:
         (lambda t: t, {"drop": ["x"]}, "has no column 'x'"),
         (lambda t: t, {"task": "binary"}, "has 3 classes in training, and workload.task=binary"),
         (lambda t: t, {"task": "regression"}, "class_0 is no number|class_. is no number"),
-        (lambda t: t[:4], {}, "too few"),
+        (lambda t: t[::30], {}, "too few|classes in 6 rows"),
+        (lambda t: t.assign(target=t.index), {}, "178 classes in 178 rows: workload.task=regression"),
+        (lambda t: t.rename(columns={"ash": ""}), {}, r"without a name.* workload.drop=\['Unnamed: 2'\]"),
         (lambda t: t, {"file": "absent.csv"}, "no .*absent.csv: workload.file wants"),
         (lambda t: t, {"task": "lm"}, "task must be one of"),
         (lambda t: t, {"test": 1.0}, "must be shares"),
@@ -291,9 +294,8 @@ def test_data_sets_that_do_not_fit(tmp_path: Path, name: str, options: dict, wor
 def test_a_set_of_hugging_faces_on_disk(tmp_path: Path) -> None:
     hub: Any = pytest.importorskip("datasets")
     x, y = digits()
-    hub.Dataset.from_dict({"pixels": x.reshape(len(x), -1).tolist(), "label": y.tolist()}).save_to_disk(
-        tmp_path / "d"
-    )
+    columns = pa.table({"pixels": x.reshape(len(x), -1).tolist(), "label": y.tolist()})
+    hub.Dataset(hub.table.InMemoryTable(columns), fingerprint="digits").save_to_disk(tmp_path / "d")
     load = {"_target_": "datasets.load_from_disk", "dataset_path": str(tmp_path / "d")}
     workload = made("FromDataset", tmp_path, dataset=load, input="pixels", task="multiclass")
     assert trained(workload)["accuracy"] > 0.8
