@@ -51,6 +51,13 @@ def docstring(target: str) -> str:
     return inspect.cleandoc(ast.get_docstring(found.node) or _assigned(found))
 
 
+def docstring_of_module(target: str) -> str:
+    """What the module says that defines a class or function."""
+    found = definition(target)
+    tree = None if found is None else _tree(found.module)
+    return "" if tree is None else inspect.cleandoc(ast.get_docstring(tree) or "")
+
+
 def _assigned(found: Definition) -> str:
     tree = _tree(found.module)
     for node in tree.body if tree is not None else ():

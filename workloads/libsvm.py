@@ -6,6 +6,7 @@ entries that are not there are zero; indices ascend within a line, each once; ev
 
 from __future__ import annotations
 
+import codecs
 import lzma
 import math
 import zlib
@@ -51,7 +52,7 @@ def read_rows(path: Path) -> Rows:
         raise UserError(f"{path} is no whole {path.suffix} file ({_reason(error)}): get it anew") from error
     except (ValueError, OverflowError) as error:
         reason = f"{path} cannot be parsed ({one_line(str(error))})"
-        raise UserError(_first_fault(path) or reason) from error
+        raise UserError(_encoded(path) or _first_fault(path) or reason) from error
     return _checked(path, Rows(*loaded))
 
 
@@ -114,6 +115,17 @@ def _unreadable(path: Path, error: OSError) -> UserError:
             f"no file {path}: put it there, or set workload.file or data_dir; {hint}".rstrip("; ")
         )
     return UserError(f"{path} cannot be read: {error.strerror or _reason(error)}")
+
+
+def _encoded(path: Path) -> str | None:
+    """What to do with a file whose first bytes are another encoding's."""
+    with open_lines(path) as file:
+        start = file.read(4)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start:
+        return f"{path} is UTF-16 or no text: convert it with iconv -f UTF-16 -t UTF-8"
+    if start.startswith(codecs.BOM_UTF8):
+        return f"{path} begins with a byte order mark: sed -i '1s/^\\xEF\\xBB\\xBF//' removes it"
+    return None
 
 
 def _reason(error: Exception) -> str:

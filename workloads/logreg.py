@@ -87,6 +87,7 @@ class LogReg(TensorWorkload):
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`."""
+        self._check_test_file(root)
         path, rows = self._read(root, self.file)
         classes = _classes(path, rows.y)
         y = _codes(path, rows.y, classes)
@@ -115,6 +116,15 @@ class LogReg(TensorWorkload):
         if self._shift is None or self._spread is None:
             return nn.Identity()
         return Normalise(self._shift, self._spread)
+
+    def _check_test_file(self, root: Path) -> None:
+        """A file of one's own seldom comes with another beside it, in which the test split is looked for."""
+        test, file = self.test_file, root / self.file
+        if test and test not in self.known and file.exists() and not (root / test).exists():
+            raise UserError(
+                f"no file {root / test} for the test split: workload.test_file=null takes a tenth of "
+                f"{file.name} for it, workload.test_file=… names another"
+            )
 
     def _read(self, root: Path, file: str) -> tuple[Path, Rows]:
         path = root / file

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from runner.definitions import docstring, docstring_of_module
+
 # The same as in runner.check.cards, which imports torch; a test holds them together.
 FIELDS = ("Paper", "Update", "Defaults", "State", "Cost", "Pitfalls", "Deviations")
 COST = re.compile(r"Cost:\s+([\d.]*\d) forward, ([\d.]*\d) backward(?:, ([\d.]*\d) hvp)?\.(?!\d)")
@@ -17,6 +19,19 @@ YEAR = r"((?:19|20)\d\d)(?![.\w])"  # no id of arXiv
 CITED = re.compile(rf"(?<!\w)((?:{NAME}, )*{NAME} & {NAME}|{NAME} et al\.|(?:[A-Z]{{2,}} )?{NAME}) {YEAR}")
 DATED = re.compile(rf"\({YEAR}")
 NO_SOURCE = re.compile(r"^none\b|no source of its own")
+
+
+def words(target: str, comments: str) -> str:
+    """The text of a method's card.
+
+    Args:
+        target: dotted path of its class.
+        comments: those that its YAML begins with. They are the card where they have its fields, as for a
+            class of a library; else the class's docstring is, or its module's where that one has them.
+    """
+    own = docstring(target)
+    texts = comments, own, docstring_of_module(target)
+    return next((text for text in texts if Card.parse(text).fields), own or comments)
 
 
 class Paper(NamedTuple):

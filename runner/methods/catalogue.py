@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import presets
-from runner.methods.card import Card
+from runner.methods.card import Card, words
 from runner.paths import CONF, ROOT
 from runner.source import module_file
 
@@ -83,8 +82,13 @@ class Method:
 
     @functools.cached_property
     def card(self) -> Card:
-        """Its docstring's; the YAML's comments where a library brings the class."""
-        return Card.parse(self._docstring or "\n".join(presets.comments(self.yaml)))
+        """Its class's, or the YAML's comments; as the report shows it."""
+        return Card.parse(words(self.target, self.comments))
+
+    @functools.cached_property
+    def comments(self) -> str:
+        """What the YAML begins with."""
+        return "\n".join(map(str.strip, presets.comments(self.yaml)))
 
     @functools.cached_property
     def limits(self) -> str:
@@ -123,12 +127,6 @@ class Method:
         # Every scalar stays as it is written: 1e-3, true, null.
         return yaml.load(self.yaml.read_text("utf-8"), getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or {}
 
-    @property
-    def _docstring(self) -> str:
-        node, module = self._node
-        texts = [inspect.cleandoc(ast.get_docstring(n) or "") for n in (node, module) if n is not None]
-        return next((text for text in texts if Card.parse(text).fields), "\n\n".join(filter(None, texts)))
-
     @functools.cached_property
     def _node(self) -> tuple[ast.ClassDef | ast.FunctionDef | None, ast.Module | None]:
         if self.source is None:
@@ -149,7 +147,7 @@ def methods(config_dirs: Sequence[Path] = ()) -> list[Method]:
     return sorted(found.values(), key=lambda m: (order.get(m.kind, len(order)), m.kind, m.name))
 
 
-def shown(path: Path) -> str:
+def from_home(path: Path) -> str:
     """A path from the project's folder on, or from the current one."""
     home = next((h for h in (ROOT, Path.cwd()) if path.resolve().is_relative_to(h)), None)
     return (path if home is None else path.resolve().relative_to(home)).as_posix()

@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner import paths
 from runner.commands import command
 from runner.methods.card import FIELDS
-from runner.methods.catalogue import Method, shown
-from runner.paths import CONF
+from runner.methods.catalogue import Method, from_home
+from runner.paths import CONF, shown
 
 WIDE = 120  # columns from which on the list has the summaries, too
 BINARY = re.compile(r"needs a (binary|linear|model of few)")  # tasks that digits is not, but breast_cancer is
@@ -85,7 +84,7 @@ def show_card(method: Method, console: Console) -> None:
 
     line(Text.assemble((method.name, "bold"), f" ({method.kind})", f": {method.summary}"))
     files = [path for path in (method.source, method.yaml) if path is not None]
-    line(Text(f"  {', '.join(map(shown, files))}", "dim"))
+    line(Text(f"  {', '.join(map(from_home, files))}", "dim"))
     for one in commands(method):
         line(Text(f"  {one}", "cyan"))
     if method.kind == "preset":
@@ -104,7 +103,7 @@ def show_card(method: Method, console: Console) -> None:
 def commands(method: Method) -> Iterator[str]:
     """What trains it, and what tells where it fits."""
     name, kind = method.name, method.kind
-    folders = [] if method.folder == CONF else [paths.shown(method.folder.resolve())]
+    folders = [] if method.folder == CONF else [shown(method.folder.resolve())]
     train = functools.partial(command, "runner", config_dirs=folders)
     if kind == "diagnostic":
         chosen = ",".join(dict.fromkeys(["norms", name]))
@@ -122,7 +121,7 @@ def commands(method: Method) -> Iterator[str]:
 def _body(method: Method) -> str:
     """The card; the summary of one that is the YAML's has been shown."""
     text = method.card.text
-    return text if method.source is not None else text.partition("\n")[2]
+    return text.partition("\n")[2] if text == method.comments else text
 
 
 def _coloured(text: str) -> Text:

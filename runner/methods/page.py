@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from runner.methods.catalogue import KINDS, Method, shown
+from runner.methods.catalogue import KINDS, Method, from_home
 
 COMMAND = "python -m runner.methods --markdown > docs/methods.md"
 HEAD = """\
@@ -68,7 +68,7 @@ def _paper(method: Method) -> str:
 
 
 def _link(method: Method) -> str:
-    return f"[{method.name}](../{shown(method.source or method.yaml)})"
+    return f"[{method.name}](../{from_home(method.source or method.yaml)})"
 
 
 def _row(*cells: str) -> str:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from runner.definitions import docstring
-from runner.methods.card import Card
+from runner.methods.card import words
 from runner.paths import CONF
 from runner.presets import comments
 
@@ -31,14 +30,13 @@ def targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str, Mapping[s
 
 
 def card(target: str, settings: Mapping[str, Any] | None = None) -> str:
-    """The docstring of a class or function; where the YAML that names it has a card in its comments, those.
+    """The card of a class or function, as ``runner.methods`` shows it.
 
     Of several YAMLs with one class (SGD, Nesterov) it is the one that says most of ``settings``.
     """
     if not KNOWN.fullmatch(target):
         return ""
-    said = _said(_comments().get(target, ()), settings or {})
-    return said if Card.parse(said).fields else docstring(target) or said
+    return words(target, _said(_comments().get(target, ()), settings or {}))
 
 
 def _said(written: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any]) -> str:
@@ -58,7 +56,7 @@ def _comments() -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     found: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        words = "\n".join(map(str.strip, comments(path)))
+        said = "\n".join(map(str.strip, comments(path)))
         for target in re.findall(r"^_target_:\s*['\"]?([\w.]+)", text, re.MULTILINE):
-            found.setdefault(target, []).append((words, yaml.safe_load(text)))
+            found.setdefault(target, []).append((said, yaml.safe_load(text)))
     return found

@@ -16,6 +16,7 @@ from runner.methods.__main__ import main
 from runner.methods.card import Card, Paper
 from runner.methods.catalogue import KINDS, Method, methods
 from runner.methods.page import COMMAND, markdown
+from runner.report.cards import card as report_card
 from tests.conftest import ROOT
 
 ALL = methods()
@@ -145,6 +146,19 @@ def test_it_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_librarys_class_shows_what_the_report_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "algorithm" / "optimizer"
+    folder.mkdir(parents=True)
+    (folder / "rad.yaml").write_text("# RAdam: rectified\n_target_: torch.optim.RAdam\nlr: 1e-3\n")
+    text = printed(capsys, "rad", "--config-dir", str(tmp_path))
+    assert report_card("torch.optim.RAdam").splitlines()[0] == "Implements RAdam algorithm."
+    assert "rad (optimizer): RAdam: rectified" in text and "Implements RAdam algorithm." in text
+    for method in (named("adamw", "optimizer"), named("lion", "optimizer"), named("sam", "estimator")):
+        assert method.card.text == report_card(method.target) and not method.card.missing
 
 
 def test_methods_in_a_folder_of_ones_own(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,18 @@ def test_entries_hold_every_value_and_fill_up_with_nothing(tmp_path: Path) -> No
         for index, value in pairs:
             dense[row, int(index)] += value
     assert np.allclose(dense, x.toarray(), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("utf-16", "is UTF-16 or no text: convert it with iconv"), ("utf-16-le", "is UTF-16 or no text"),
+     ("utf-8-sig", "begins with a byte order mark: sed -i")],
+)  # fmt: skip
+def test_text_of_another_encoding_says_how_to_convert_it(tmp_path: Path, encoding: str, said: str) -> None:
+    (tmp_path / "rows").write_bytes("1 1:0.5\n-1 2:1\n".encode(encoding))
+    with pytest.raises(UserError, match=re.escape(f"rows {said}")) as caught:
+        read_rows(tmp_path / "rows")
+    if encoding == "utf-8-sig":
+        command = str(caught.value).partition(": ")[2].removesuffix(" removes it")
+        subprocess.run(["bash", "-c", f"{command} {tmp_path / 'rows'}"], check=True)
+        assert read_rows(tmp_path / "rows").y.tolist() == [1, -1]

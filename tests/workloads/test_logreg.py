@@ -123,6 +123,13 @@ def test_without_a_test_file_rows_are_dealt_80_10_10(tmp_path: Path) -> None:
     assert sorted(rows) == sorted(map(tuple, x.tolist()))
 
 
+def test_a_test_file_that_is_not_there_may_be_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.svm", *random_rows())
+    said = refusal(path, test_file=f"{path}.t")
+    assert said.startswith(f"no file {path}.t for the test split: workload.test_file=null takes a tenth")
+    data(load(path, test_file=None))
+
+
 def test_with_a_test_file_a_tenth_is_for_validation(tmp_path: Path) -> None:
     y, x = random_rows(n=100)
     write(tmp_path / "file.t", y[:30], x[:30])
