@@ -25,6 +25,7 @@ from runner import allowances
 from runner.definitions import definition
 from runner.errors import UserError, one_line
 from runner.paths import ROOT
+from runner.placeholders import is_placeholder
 from runner.source import homes, module_file, source_file
 from runner.targets import locate
 
@@ -34,7 +35,7 @@ FUNCTIONS = "torch.nn.functional"  # the one module whose functions are allowed,
 OURS = (*PARTS, *LAYERS)
 MODEL = "docs/security.md"
 # A config that one has composed oneself allows nothing more of them.
-NOT_REMEMBERED = (*sys.stdlib_module_names, "torch", "torchvision")
+NOT_REMEMBERED = (*sys.stdlib_module_names, "torch")
 
 
 def allowed(name: str) -> bool:
@@ -97,6 +98,9 @@ def check(config: Any) -> None:
     for where, target in targets(config):
         if not (isinstance(target, str) and allowed(target)):
             raise UserError(f"{where} names {refusal(target)}")
+    for where, text in _texts(config):
+        if "${" in text and not is_placeholder(text):  # what builds models would resolve it
+            raise UserError(f"{where} holds {one_line(text, 80)}, which a resolved config does not ({MODEL})")
 
 
 def check_parts(config: Any) -> None:
@@ -143,6 +147,19 @@ def targets(tree: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(tree, (list, tuple)):
         for place, value in enumerate(tree):
             yield from targets(value, f"{where}.{place}")
+
+
+def _texts(tree: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every text in a config, its keys included."""
+    if isinstance(tree, str):
+        yield where or "config", tree
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield where or "config", str(key)
+            yield from _texts(value, f"{where}.{key}".lstrip("."))
+    elif isinstance(tree, (list, tuple)):
+        for place, value in enumerate(tree):
+            yield from _texts(value, f"{where}.{place}")
 
 
 def refusal(target: Any) -> str:

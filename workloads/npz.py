@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from runner.errors import UserError, one_line
-from runner.unpack import check_sizes
+from runner.unpack import check_zip
 from workloads.cifar import SmallImages, split_off_validation
 from workloads.datafiles import check_file
 from workloads.resnet import SMALLEST
@@ -66,9 +66,7 @@ def read_arrays(path: Path, sha256: str | None = None) -> dict[str, np.ndarray]:
     if sha256 is not None:
         check_file(path, sha256)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as packed:
-                check_sizes(path, (member.file_size for member in packed.infolist()))
+        check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ARRAYS if name not in archive]
             if not missing:

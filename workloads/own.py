@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from runner.build import build_part
 from runner.errors import UserError, one_line
+from runner.unpack import check_table, check_zip, packing, unpacked
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 
 SPLIT_SEED = 20240501  # of the split into training, validation and test; part of the workload
@@ -273,9 +274,15 @@ def read_frame(path: Path) -> Any:
         )
     try:
         if path.suffix in (".parquet", ".pq"):
+            check_table(path)
             frame = pd.read_parquet(path)
         else:
-            frame = pd.read_csv(path, sep="\t" if ".tsv" in path.suffixes else ",")
+            check_zip(path)
+            opener = packing(path)
+            given: Any = path if opener is None else unpacked(path, opener)
+            frame = pd.read_csv(given, sep="\t" if ".tsv" in path.suffixes else ",")
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{path} cannot be read: {one_line(str(error), 160)}") from error
     return frame.set_axis([str(column) for column in frame.columns], axis=1)
@@ -331,6 +338,7 @@ class Arrays(OwnData):
         """See :meth:`OwnData.read`. Nothing that is pickled is read."""
         path = root / self.file
         try:
+            check_zip(path)
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: np.asarray(archive[name]) for name in archive}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

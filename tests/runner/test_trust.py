@@ -129,7 +129,8 @@ def test_every_file_under_conf_names_what_is_allowed() -> None:
     from runner.paths import CONF
 
     for path in CONF.rglob("*.yaml"):
-        trust.check(yaml.safe_load(path.read_text()))
+        named = [target for _, target in trust.targets(yaml.safe_load(path.read_text()))]
+        assert all(map(trust.allowed, named)), path
 
 
 def test_an_allowed_package_lends_no_other_module(user: Settings) -> None:
@@ -152,6 +153,22 @@ def test_retry_builds_nothing_foreign(user: Settings, spec: object, dry: bool, c
     assert said.code == 2 and "Traceback" not in said.err
     assert run_cell(folder.path)["error"].startswith("algorithm.optimizer names ")  # however it got there
     assert not user.has_run
+
+
+@pytest.mark.parametrize(
+    "text", ["${call:foreign_method.make}", "${oc.env:HOME}", "a ${x} b", "\\${call:x.y}"]
+)
+def test_a_stored_config_is_resolved_already(user: Settings, text: str, capsys: Capture) -> None:
+    """A model from elsewhere is built by Hydra, which would resolve what its arguments hold."""
+    sys.path.append(str(user.code))
+    folder = user.cell("torch.optim.SGD")
+    config = folder.config()
+    config["workload"]["model"] = {"_target_": "torch.nn.Linear", "in_features": text, "out_features": 10}
+    folder.create(config, {})
+    said = call(retry, capsys, user.experiment, "--launcher", "inline")
+    assert said.code == 2 and "workload.model.in_features holds" in said.err
+    assert "workload.model.in_features holds" in run_cell(folder.path)["error"] and not user.has_run
+    trust.check({"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": "${setup:0.1 * steps}"})
 
 
 def test_what_is_allowed_once_stays_so(

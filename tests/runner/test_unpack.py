@@ -22,6 +22,7 @@ from runner.unpack import FREE, MEMBERS, MOST, Room, limit
 from tests.experiments import call, refusal
 from workloads.libsvm import read_rows
 from workloads.npz import read_arrays
+from workloads.own import read_frame
 
 Capture = pytest.CaptureFixture[str]
 PLACE = "sub/study_0/fastmri_jax/trial_1"
@@ -119,6 +120,16 @@ def test_arrays(tmp_path: Path, tight: None) -> None:
     np.savez_compressed(tmp_path / "x.npz", x_train=np.zeros((100, 64, 64, 3), np.uint8))
     with pytest.raises(UserError, match="unpacked"):
         read_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.csv.zip", "rows.parquet"])
+def test_tables_of_ones_own(tmp_path: Path, tight: None, name: str) -> None:
+    rows = pd.DataFrame({"x": np.zeros(400_000), "y": np.zeros(400_000)})
+    rows.to_parquet(tmp_path / name) if name.endswith("parquet") else rows.to_csv(
+        tmp_path / name, index=False
+    )
+    with pytest.raises(UserError, match="unpacked"):
+        read_frame(tmp_path / name)
 
 
 def test_configs_of_a_board(tmp_path: Path, tight: None) -> None:
