@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import trust
-from runner.cell import Cell, identity
+from runner.cell import ID, Cell, identity
 from runner.cli import leave
 from runner.display import Display
 from runner.errors import UserError, nearest, one_line
@@ -247,6 +247,8 @@ def restored(experiment: Path, name: str) -> Cell:
         raise ValueError("it holds no mapping")
     if missing := [key for key in NEEDED if key not in config]:
         raise ValueError(f"{missing[0]} is missing")
+    if not ID.fullmatch(str(config["id"])) or not name.endswith(f".{config['id']}"):
+        raise UserError(f"its id, {one_line(str(config['id']), 40)!r}, is not that of its folder")
     trust.check(config)
     reach(folder.manifest().get("paths"))
     config = settled({**config, "results_dir": str(experiment.parent), "name": experiment.name})

@@ -167,13 +167,16 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def require(cells: pd.DataFrame, where: Path) -> pd.DataFrame:
-    """The table, if it has the columns that a board cannot do without.
+    """The table, if it has the columns that a board cannot do without, and ids that name no file.
 
     Raises:
         UserError: where it has not.
     """
     if absent := [name for name in NEEDED if name not in cells]:
         raise UserError(f"{where}: the table of cells has no column {' and '.join(absent)}")
+    for name in map(str, cells["id"]):
+        if not name or name.startswith(".") or "/" in name:
+            raise UserError(f"{where}: {one_line(name, 40)!r} is no cell's id, but a path")
     return cells
 
 

@@ -22,12 +22,13 @@ from runner.execute import run_cell
 from runner.files import write_json
 from runner.launch import Launch
 from runner.records import CellFolder
+from runner.report.__main__ import main as report
 from runner.retry import how
 from runner.retry import main as retry
 from runner.status import main as status
 from runner.survey import look
 from runner.tables import load
-from tests.experiments import call, refusal
+from tests.experiments import call, refusal, write_cell
 
 Capture = pytest.CaptureFixture[str]
 TINY = ("log=none", "workload.budget_samples=640", "stop_at_target=false", "workload.target=0.97")
@@ -305,6 +306,33 @@ def test_an_id_is_the_hash_of_what_it_names(board: Path, name: str, capsys: Capt
         Cell.from_config(
             {**next(iter(configs(board).values())), "id": "x/../y", "results_dir": "r", "name": "n"}
         )
+
+
+@pytest.mark.parametrize("name", ["x/../../out", "/tmp/out", ".."])
+def test_no_command_reads_a_board_whose_ids_are_paths(board: Path, name: str, capsys: Capture) -> None:
+    doctor(board, lambda config: config.update(id=name), honest=False)
+    cells = board.parent / "results/exp/cells"
+    for main, args in (
+        (score.main, [board]),
+        (score.main, [board, "--check"]),
+        (verify.main, [board]),
+        (report, [board]),
+    ):
+        assert "is no cell's id" in refusal(main, capsys, *args)
+    cells.mkdir(parents=True)
+    for label in ("a", "b"):
+        write_cell(cells.parent, label, id="0" * 10)
+    assert "is no cell's id" in refusal(score.main, capsys, cells.parent, "--against", board)
+
+
+@pytest.mark.parametrize("name", ["x/../../out", "0" * 10, 3, None])
+def test_retry_holds_an_id_against_its_folder(user: Settings, name: object, capsys: Capture) -> None:
+    folder = user.cell("torch.optim.SGD")
+    folder.create({**folder.config(), "id": name}, {})
+    before = sorted(path for path in user.experiment.parent.rglob("*") if "jobs" not in path.parts)
+    said = call(retry, capsys, user.experiment, "--launcher", "inline")
+    assert said.code == 2 and "is not that of its folder" in said.err
+    assert sorted(p for p in user.experiment.parent.rglob("*") if "jobs" not in p.parts) == before
 
 
 @pytest.mark.parametrize("key", ["workload", "algorithm", "label", "study"])
