@@ -20,6 +20,12 @@ os.umask(_MASK)
 UNREADABLE = (OSError, ValueError, RecursionError)
 
 
+HEAD, TAIL = 16 << 20, 1 << 20  # bytes of a log that are kept at both ends
+TRIMMED = (
+    b"\n[the log is too long: what stood here is left out; its first 16 MiB and its last 1 MiB are kept]\n"
+)
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], object], stage: Path | None = None) -> None:
     """Let ``write`` fill a temporary file, flush it to disk, and rename it to ``path``.
 
@@ -145,6 +151,19 @@ def read_tail(path: Path, size: int = 4000) -> str:
             return file.read(size).decode(errors="replace")
     except OSError:
         return ""
+
+
+def trim(path: Path) -> None:
+    """Of a log that has grown too long keep both ends, with a line between them; its writers append to it."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size <= HEAD + 2 * TAIL:
+            return
+        with path.open("r+b", buffering=0) as file:
+            file.seek(-TAIL, os.SEEK_END)
+            tail = file.read(TAIL)
+            file.seek(HEAD)
+            file.write(TRIMMED + tail)
+            file.truncate()
 
 
 def append_line(path: Path, line: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from runner.files import exists, read_json
+from runner.files import exists, read_json, trim
 from runner.lock import holder
 from runner.pool import Event, Worker, out_of_memory_kills, record_death, record_silence
 from runner.records import ENDED, CellFolder
@@ -249,13 +249,14 @@ class Scheduler:
             for event in [*worker.events(), {"event": "died"}]:
                 if worker in self._busy:
                     self._on(worker, event)
-        self._end_silent()
+        self._watch()
 
-    def _end_silent(self) -> None:
-        """End workers that hang. A time in which this process did not run, either, is no silence."""
+    def _watch(self) -> None:
+        """Cut logs; end workers that hang. While this process did not run, either, there was no silence."""
         passed = min(time.monotonic() - self._heard_at, 2 * LOOK)
         self._heard_at = time.monotonic()
-        for worker in self._busy:
+        for worker, (job, _) in self._busy.items():
+            trim(CellFolder(job.path).log_file)
             worker.silent += passed
             if worker.silent > worker.limit:
                 worker.kill()
@@ -279,6 +280,7 @@ class Scheduler:
         elif event["event"] in ("end", "died"):
             del self._busy[worker]
             self.slots.give(slot)
+            trim(CellFolder(job.path).log_file)
             self._died(worker, job) if event["event"] == "died" else self._ended(worker, job, event["status"])
 
     def _answer(self, worker: Worker, row: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -125,6 +126,15 @@ class Explodes(Plain):
 class Prints(Plain):
     def go_wrong(self) -> None:
         print("a word from the plugin")
+
+
+class Babbles(Plain):
+    """Prints 60 MB, from C and from a child process, and a last word."""
+
+    def go_wrong(self) -> None:
+        os.write(2, b"from C\n" * 3_000_000)
+        subprocess.run(["head", "-c", "40000000", "/dev/zero"], check=True)
+        print("a last word", flush=True)
 
 
 class Hoarder:

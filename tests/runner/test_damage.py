@@ -15,12 +15,14 @@ from runner.boards.gaps import gaps
 from runner.cell import Cell, folder_state
 from runner.execute import run_cell
 from runner.files import write_json
+from runner.launch import Launch
 from runner.records import CellFolder
 from runner.retry import main as retry
 from runner.score import main as score
 from runner.status import main as status
 from runner.survey import look
 from runner.tables import load
+from runner.verify import main as verify
 from tests.experiments import call
 
 ARGS = ("name=exp", "log=none", "workload.budget_samples=1280", "workload.eval_every=320",
@@ -159,3 +161,20 @@ def test_the_same_command_trains_a_damaged_cell_again(experiment: Path) -> None:
     cell = Cell.from_overrides([f"results_dir={experiment.parent}", *ARGS])
     only(experiment).evals_file.unlink()
     assert cell.state() == "damaged" and cell.submit() and cell.state() == "pending"
+
+
+FILES = ("evals.jsonl", "status.json", "config.yaml", "manifest.json", "cell.json", "checkpoint.pt",
+         "log.txt", "error.txt", "lock.1")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*FILES, "job.json", "cells.txt"])
+def test_a_folder_where_a_file_should_be_is_no_dead_end(experiment: Path, name: str) -> None:
+    launch = Launch.create(experiment, "local", {})
+    launch.add([only(experiment).path.name])
+    file = (only(experiment).path if name in FILES else launch.path) / name
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    commands = [(status, "--once"), (status, "--once", "--check"), (score,), (retry, "--dry-run"),
+                (verify, "--dry-run")]  # fmt: skip
+    for command, *options in commands:
+        assert command([str(experiment), *options]) in (0, 1, 2)

@@ -261,6 +261,15 @@ def test_a_cell_that_hangs_is_ended_past_its_time_and_the_next_one_trains(
     assert watcher.statuses[good.folder.path]["status"] == "done" and not watcher.again_
 
 
+def test_a_log_is_cut_whoever_writes_it_and_says_so(tmp_path: Path) -> None:
+    c = faulty(tmp_path, "Babbles")
+    with Scheduler(Slots.here(workers=1), Watcher()) as scheduler:
+        assert scheduler.run(submitted(c))
+    log = c.folder.log_file.read_bytes()
+    assert len(log) < 19 << 20 and log.count(b"the log is too long") == 1
+    assert log.startswith(b"from C\n") and log.endswith(b"a last word\n")
+
+
 def test_ctrl_c_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
     with Display(5) as display:
         display.stopping([Job(Path(), title=f"digits · lion · study {s} · trial 0") for s in range(4)])
