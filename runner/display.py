@@ -108,6 +108,8 @@ class Display:
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """An evaluation, a heartbeat, or a line to be read."""
+        if event["event"] == "within":  # for whoever could end it
+            return
         if event["event"] == "notice":
             self.notice(f"{job.title}: {event['text']}")
             return

@@ -22,6 +22,7 @@ from runner.display import Display
 from runner.execute import run_cell
 from runner.gpus import Gpu
 from runner.grid import job_of
+from runner.local import run_here
 from runner.lock import Lock
 from runner.pool import record_death
 from runner.scheduler import Job, Scheduler, Silent
@@ -268,6 +269,17 @@ def test_a_log_is_cut_whoever_writes_it_and_says_so(tmp_path: Path) -> None:
     log = c.folder.log_file.read_bytes()
     assert len(log) < 19 << 20 and log.count(b"the log is too long") == 1
     assert log.startswith(b"from C\n") and log.endswith(b"a last word\n")
+
+
+def test_inline_on_a_terminal_takes_every_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    c = small(tmp_path, "workload.budget_samples=640", "max_seconds=60")
+    with Display(1) as display:
+        assert display.bars is not None
+        (job,) = submitted(c)
+        assert run_here(job, display, run_cell)
+    assert c.state() == "done"
 
 
 def test_ctrl_c_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
