@@ -70,6 +70,9 @@ GIVEN: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+BASES = ("LRScheduler", "Scheduler")  # of schedules
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one class.
@@ -113,7 +116,10 @@ def _schedules(name: str, item: Any) -> bool:
         return False
     if inspect.isclass(item):
         methods = all(hasattr(item, method) for method in ("step", "state_dict", "load_state_dict"))
-        return methods and not inspect.isabstract(item) and name not in ("LRScheduler", "Scheduler")
+        moves = (
+            methods and "closure" in inspect.signature(vars(item).get("step", item)).parameters
+        )  # it wraps an optimizer
+        return methods and not moves and not inspect.isabstract(item) and name not in BASES
     return "schedule" in name
 
 
