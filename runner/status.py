@@ -27,7 +27,7 @@ from runner.errors import UserError, one_line
 from runner.launch import Launch
 from runner.logs import afterwards
 from runner.paths import expanded
-from runner.records import FINISHED, CellFolder
+from runner.records import ENDED, CellFolder
 from runner.source import UNAVAILABLE
 from runner.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
 from runner.terminal import Console
@@ -284,7 +284,7 @@ def _others(cells: Iterable[Seen]) -> Iterator[RenderableType]:
     if others:
         yield Text()
     for cell in others:
-        said = cell.reason or (outcome(cell.status) if cell.status["status"] in FINISHED else "")
+        said = cell.reason or (outcome(cell.status) if cell.status["status"] in ENDED else "")
         words = ": ".join(filter(None, [cell.title, cell.state, said]))
         yield _line(words, COLOURS.get(cell.state, ""))
 

@@ -211,3 +211,12 @@ def test_ctrl_c_leaves(tmp_path: Path) -> None:
         terminal.until("50%")
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == 0 and "Traceback" not in terminal.text
+
+
+def test_a_cell_that_was_stopped_says_by_what_and_how_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cell(tmp_path, status="stopped", reason="callback")
+    assert main([str(tmp_path), "--once", "--cells"]) == 0
+    said = capsys.readouterr().out
+    assert "stopped: stopped on purpose (callback); runner.retry --stopped goes on with it" in said
