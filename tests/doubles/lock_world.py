@@ -79,8 +79,10 @@ class Agent:
                 self.world.pause(self.world.random.uniform(5, 60))
                 continue
             self.lock, self.beat = held, self.world.now
-            if held.path.exists() and held.path.stat().st_ino == held._inode and not held._next.exists():
-                self.world.holder = self.number  # unless it was paused and taken over on the way out
+            # Unless it was paused and taken over on the way out: whoever does that removes its file first. A
+            # higher number alone may be that of one who finds us alive, and gives up.
+            if held.path.exists() and held.path.stat().st_ino == held._inode:
+                self.world.holder = self.number
             with held:
                 folder = CellFolder(self.world.cell, held)
                 try:

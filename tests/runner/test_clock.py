@@ -79,6 +79,7 @@ def test_goes_on_from_a_checkpoint_and_drops_what_passed_since_it_was_made() -> 
     second = Clock(now=fake2)
     fake2.now += 50  # imports, loading data, setting up again
     second.switch("log")
+    fake2.now += 7  # the checkpoint is read
     second.load_state_dict(first.state_dict())
     second.switch("train")
     fake2.now += 2
