@@ -7,6 +7,8 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from runner.values import PRECISIONS
+
 
 def specialise(model: nn.Module, precision: str = "fp32", compile: bool = False) -> nn.Module:
     """Give ``model`` a forward pass under bf16 autocast and/or ``torch.compile``.
@@ -17,8 +19,8 @@ def specialise(model: nn.Module, precision: str = "fp32", compile: bool = False)
     Raises:
         ValueError: for a precision other than ``"fp32"`` or ``"bf16"``.
     """
-    if precision not in ("fp32", "bf16"):
-        raise ValueError(f"precision must be fp32 or bf16, got {precision!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
     model.__class__ = _special(type(model), precision, compile)
     return model
 

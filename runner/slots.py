@@ -35,8 +35,8 @@ class Slot:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a worker's environment needs before CUDA does; a cell on the CPU sees no GPU."""
-        return {"CUDA_VISIBLE_DEVICES": ""} if self.gpu is None else {self.gpu.variable: self.gpu.name}
+        """What a worker's environment needs before CUDA looks at it."""
+        return {} if self.gpu is None else {self.gpu.variable: self.gpu.name}
 
 
 @dataclass

@@ -47,6 +47,7 @@ EXACT = 2**53  # up to here a float holds every integer
 UNITS = ("samples", "seconds", "steps")  # that boards compare
 FOLLOW_UPS = ("score", None)
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("fp32", "bf16")
 
 # Conventional hyperparameters, wherever they stand in an algorithm or a workload.
 RANGES: dict[str, Range] = {
@@ -212,6 +213,9 @@ def _check_top(config: Mapping[str, Any]) -> None:
         raise _bad("then", config["then"], "score, or null")
     if config["device"] not in DEVICES:
         raise _bad("device", config["device"], f"one of {', '.join(DEVICES)}")
+    precision = config["workload"].get("precision", PRECISIONS[0])
+    if precision not in PRECISIONS:
+        raise _bad("workload.precision", precision, f"one of {', '.join(PRECISIONS)}")
     name = config["name"]
     if not name or name.startswith((".", "/")) or ".." in name.split("/"):
         raise _bad("name", name, "a folder name that stays under results_dir")
