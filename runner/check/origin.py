@@ -88,9 +88,10 @@ def _module(target: str) -> str:
 
 
 def place(frame: FrameType | None) -> str:
-    """``file:line`` of a frame, relative to the project where it lies in it."""
+    """``file:line`` of a frame: of the project's own files the path within it, of others the name."""
     if frame is None:
         return "an unknown place"
     path = Path(frame.f_code.co_filename)
-    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+    own = path.is_relative_to(ROOT) and not is_library(str(path))  # a virtual environment may lie within it
+    shown = path.relative_to(ROOT) if own else path.name
     return f"{shown}:{frame.f_lineno}"

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from runner.cell import Cell
 from tests.conftest import ROOT
 
 FULL = Path("/dev/full")
 SHORT = ("workload=breast_cancer", "workload.budget_samples=2000", "workload.target=null", "log=none")
-READERS = [["runner.methods"], ["runner.status", "results"], ["runner", "--cfg", "job"],
+READERS = [["runner.methods"], ["runner.status", "EXPERIMENT"], ["runner", "--cfg", "job"],
            ["runner.compare", "results/leaderboards/embedded-v1", "adamw", "lion"]]  # fmt: skip
 INTERRUPT = """
 import os, signal, sys
@@ -28,6 +29,18 @@ sys.meta_path.insert(0, AtImport())
 """
 
 
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment of one cell, which waits."""
+    folder = tmp_path_factory.mktemp("results")
+    Cell.from_overrides([*SHORT, f"results_dir={folder}"]).submit()
+    return folder / "default"
+
+
+def reader(line: Sequence[str], experiment: Path) -> list[str]:
+    return [str(experiment) if word == "EXPERIMENT" else word for word in line]
+
+
 def shell(line: Sequence[str], redirected: str) -> subprocess.CompletedProcess[str]:
     """``python -m <line>`` with what a shell would write behind it."""
     words = " ".join([sys.executable, "-m", *line, redirected])
@@ -37,8 +50,8 @@ def shell(line: Sequence[str], redirected: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize("line", READERS, ids=" ".join)
-def test_nobody_reads_on(line: list[str]) -> None:
-    done = shell(line, "| true")
+def test_nobody_reads_on(line: list[str], experiment: Path) -> None:
+    done = shell(reader(line, experiment), "| true")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -49,8 +62,8 @@ def test_output_that_is_closed_at_the_start() -> None:
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("line", READERS[:3], ids=" ".join)
-def test_output_to_a_full_disk_is_one_line(line: list[str]) -> None:
-    done = shell(line, f"> {FULL}")
+def test_output_to_a_full_disk_is_one_line(line: list[str], experiment: Path) -> None:
+    done = shell(reader(line, experiment), f"> {FULL}")
     assert (done.returncode, done.stderr) == (2, "error: standard output: No space left on device\n")
 
 

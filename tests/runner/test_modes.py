@@ -14,6 +14,7 @@ from runner.guards import clash
 from runner.modes import has_modes
 from tests.doubles.keepers import TwoModes
 from tests.small_cells import evaluations, interrupted, submitted
+from tests.tasks import make_info
 
 CHANCE = 0.2  # a linear model of zeros says one class of ten
 
@@ -46,8 +47,8 @@ def test_they_go_with_no_other_part_that_swaps() -> None:
     class Swaps:
         def swap_in(self, task: Any) -> None: ...
 
-    assert clash({"optimizer": TwoModes, "average": Swaps}, None) is None  # pyright: ignore[reportArgumentType]
-    said = clash({"optimizer": TwoModes, "estimator": Swaps}, None)  # pyright: ignore[reportArgumentType]
+    assert clash({"optimizer": TwoModes, "average": Swaps}, make_info()) is None
+    said = clash({"optimizer": TwoModes, "estimator": Swaps}, make_info())
     assert said is not None and "each evaluate weights of their own" in said
 
 

@@ -137,17 +137,9 @@ def test_a_failed_and_a_diverged_cell_say_so(tmp_path: Path) -> None:
         assert "error" not in run.summary or run.summary["error"] == c.folder.status()["error"]
 
 
-class Dies(BaseException):
-    """The process dies: nothing that comes after is done."""
-
-
 def at_row(number: int, what: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
     rows = itertools.count(1)
     return lambda event: what() if event["event"] == "row" and next(rows) == number else None
-
-
-def die() -> None:
-    raise Dies
 
 
 def test_a_preempted_cell_goes_on_in_one_run_with_every_row_once(tmp_path: Path) -> None:
@@ -162,11 +154,19 @@ def test_a_preempted_cell_goes_on_in_one_run_with_every_row_once(tmp_path: Path)
     assert run.summary["status"] == "done" and run.exit_code == 0
 
 
+DIES = """
+import os, sys
+from pathlib import Path
+from runner.execute import run_cell
+from tests.runner.test_wandb import at_row
+run_cell(Path(sys.argv[1]), at_row(4, lambda: os._exit(9)))
+"""
+
+
 def test_rows_from_behind_the_checkpoint_are_not_there_twice(tmp_path: Path) -> None:
     c = cell(tmp_path, "workload.budget_samples=9600", "checkpoint_every=0.01")
-    with pytest.raises(Dies):
-        run_cell(c.folder.path, at_row(4, die))
-    wandb_world.leave()
+    died = subprocess.run([sys.executable, "-c", DIES, str(c.folder.path)], capture_output=True, text=True)
+    assert died.returncode == 9, died.stderr
     assert run_cell(c.folder.path)["status"] == "done" and c.folder.manifest()["resumes"] == 1
     (run,) = offline_runs(tmp_path / "default")
     assert rows_of(run) == c.folder.evals() and len(run.history) == 11
