@@ -186,7 +186,7 @@ def tried(server: Server, kind: str, numbers: Iterable[int], enough: float) -> d
 def chosen(server: Server, kind: str, options: argparse.Namespace) -> Iterable[int]:
     """Numbers of the operations to try."""
     if options.sample is None:
-        return itertools.count(1)
+        return itertools.count(1 + options.seed % options.every, options.every)
     total = server.operations(kind)
     chance = random.Random(f"{options.seed} {kind}")
     return sorted(chance.sample(range(1, total + 1), min(options.sample, total)))
@@ -222,6 +222,7 @@ def main() -> int:
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=SCENARIOS)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--sample", type=int, help="operations of each kind, at random; default: all")
+    parser.add_argument("--every", type=int, default=1, help="every so many operations alone (1: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plant", choices=PLANTS, help="a bug, to be found")
     options = parser.parse_args()
