@@ -80,3 +80,22 @@ def test_plain_text_keeps_its_lines() -> None:
 def test_a_table_is_plain_in_this_process_too(capsys: pytest.CaptureFixture[str]) -> None:
     Console().print(HOSTILE, markup=False)
     assert capsys.readouterr().out == "a[31mb]0;titlec2Jdefghij\n"
+
+
+BAR = """
+from rich.progress import Progress
+from runner.cli import open_streams
+from runner.terminal import Console
+open_streams()
+with Progress(console=Console(stderr=True, force_terminal=True)) as bars:
+    bars.advance(bars.add_task("half", total=2))
+    print("printed \\x1b[31mbeside\\x9b2J")
+"""
+
+
+def test_a_progress_bar_moves_and_what_is_printed_beside_it_is_plain() -> None:
+    done = subprocess.run([sys.executable, "-c", BAR], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    shown = done.stderr.decode() + done.stdout.decode()
+    assert "\x1b[?25l" in shown and re.search(r"half .*\x1b\[[0-9;]*m", shown)
+    assert "beside2J" in shown and "\x9b" not in shown
+    assert not re.search(r"(?<!\x1b)\[[0-9;?]+[hlmKA]", shown)  # no half of a sequence
