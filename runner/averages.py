@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from runner.build import build_part, target_of
 from runner.errors import UserError
+from runner.swap import Swap
+from runner.targets import arguments
 from runner.task import Task
 
 MODEL = "model"  # what such a class is built with, before all else
@@ -60,13 +62,11 @@ class AveragedCopy:
                 f"algorithm.average ({type(self.copy).__name__}): wants the copy of the model as its module, "
                 f"{' or '.join(UPDATES)}, and a state_dict"
             )
-        self._counts = "step" in inspect.signature(self._update).parameters
+        self._counts = "step" in arguments(self._update)
         live, mean = (one.state_dict(keep_vars=True) for one in (task.model, module))
         if live.keys() != mean.keys():
             raise UserError(f"algorithm.average ({type(self.copy).__name__}): its copy has other parameters")
-        self._live: list[Tensor] = [live[name].data for name in live]
-        self._mean: list[Tensor] = [mean[name].data for name in live]
-        self._training: list[Tensor] | None = None
+        self._swap = Swap(*([tensors[name].data for name in live] for tensors in (live, mean)))
 
     @torch.no_grad()
     def update(self, task: Task) -> None:
@@ -75,19 +75,13 @@ class AveragedCopy:
         self.steps += 1
         self._update(task.model, **({"step": self.steps} if self._counts else {}))
 
-    @torch.no_grad()
     def swap_in(self, task: Task) -> None:
         """Put the copy's weights into the model; a second call changes nothing."""
-        if self._training is None:
-            self._training = [tensor.clone() for tensor in self._live]
-            torch._foreach_copy_(self._live, self._mean)
+        self._swap.enter()
 
-    @torch.no_grad()
     def swap_out(self, task: Task) -> None:
         """Put the training weights back, bit for bit; without a :meth:`swap_in` before, nothing."""
-        if self._training is not None:
-            torch._foreach_copy_(self._live, self._training)
-            self._training = None
+        self._swap.leave()
 
     def state_dict(self) -> dict[str, Any]:
         """What the class keeps, and the number of updates."""
@@ -103,10 +97,7 @@ def _takes_model(target: Any) -> bool:
     """Whether a class or function is called with a model, and is no part of ours."""
     if target is None or hasattr(target, "swap_in"):
         return False
-    try:
-        first = next(iter(inspect.signature(target).parameters.values()), None)
-    except (TypeError, ValueError):
-        return False
+    first = next(iter(arguments(target).values()), None)
     return first is not None and first.name == MODEL and first.default is first.empty
 
 

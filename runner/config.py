@@ -6,7 +6,6 @@ A worker reads only what comes out of here, so editing ``conf/`` never changes a
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from runner.composer import AUTO, LAUNCHER, Composer, composer, target_key
 from runner.errors import UserError, nearest
 from runner.metrics import METRICS
 from runner.overrides import GROUPS, as_hydra, cell_overrides, check_text, name_of, parsed
+from runner.slots import usable_cpus
 
 __all__ = [
     "algorithm_names", "as_hydra", "cell_overrides", "compose", "explained", "free_cores", "hydra_ready",
@@ -181,7 +181,7 @@ def _require_a_batch(rows: int, budget: int) -> None:
 
 def free_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable_cpus())
 
 
 def _without(tree: Any, keys: Sequence[str]) -> Any:

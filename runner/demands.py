@@ -19,6 +19,7 @@ from runner.build import build_part, target_of
 from runner.errors import UserError, text_of
 from runner.hints import hint
 from runner.split import Split, split
+from runner.targets import arguments
 
 KEYS = ("closure", "create_graph", "others")
 FIRST = "after_gradient"
@@ -169,25 +170,17 @@ def _advised(target: Any, build: Callable[[], Any]) -> Any:
 
 def _own(spec: Mapping[str, Any], target: Any) -> list[str]:
     """Keys that are the harness's."""
-    return [key for key in KEYS if key in spec and key not in _arguments(target)]
+    return [key for key in KEYS if key in spec and key not in arguments(target)]
 
 
 def _first_argument(target: Any) -> str | None:
-    return next(iter(_arguments(target)), None)
-
-
-def _arguments(target: Any) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(target).parameters
-    except (TypeError, ValueError):
-        return {}
+    return next(iter(arguments(target)), None)
 
 
 def _required(function: Any) -> list[str]:
     various = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    arguments = _arguments(function).items()
     return [
         name
-        for name, arg in arguments
+        for name, arg in arguments(function).items()
         if arg.default is arg.empty and arg.kind not in various and name != "self"
     ]

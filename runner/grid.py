@@ -245,9 +245,7 @@ def _follow_up(then: str, experiments: Iterable[Path]) -> int:
 def job_of(cell: Cell, state: str = "pending") -> Job:
     """What the scheduler has to know about a cell."""
     note = "from its checkpoint" if cell.can_resume() else AGAIN.get(state, "")
-    config = cell.config
-    where, need = (config["device"], config["threads"]), config["resources"].get("gpu_memory_gb", 0.0)
-    return Job(cell.folder.path, *where, cell.title, note, cell.sources, need)
+    return Job.of(cell.folder.path, cell.config, cell.title, note=note, sources=cell.sources)
 
 
 def _corners(first: Sequence[str], rest: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import Any
 
 from runner.errors import described, one_line, text_of
 from runner.placeholders import COUNTS, example
+from runner.targets import arguments
 
 HIDDEN = "algorithm/groups=muon_groups says which parameters are hidden matrices"
 MATRICES = (
@@ -54,9 +54,8 @@ def early(error: Exception, optimizer: Any) -> str:
 
 
 def _by_arguments(complaint: str, target: Any) -> str | None:
-    try:
-        first = next(iter(inspect.signature(target).parameters))
-    except (TypeError, ValueError, StopIteration):
+    first = next(iter(arguments(target)), None)
+    if first is None:
         return None
     if first in ("model", "module"):
         return f"its first argument is the model: write `{first}: {example('model')}` into its YAML"

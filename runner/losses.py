@@ -22,7 +22,7 @@ from runner.build import build_part
 from runner.errors import UserError
 from runner.loss_forms import AS_OURS, WORDS, Call
 from runner.loss_trial import choose
-from runner.targets import locate
+from runner.targets import arguments, locate
 from runner.task import Task
 
 REDUCTIONS = ("mean", "sum", "none", "batchmean")  # a `reduction` that is one of these by default is torch's
@@ -123,13 +123,13 @@ def _called_by_rows(loss: Any) -> Any:
 
 
 def _has_reduction(function: Any) -> bool:
-    found = _arguments(function).get("reduction")
+    found = arguments(function).get("reduction")
     return found is not None and found.default in REDUCTIONS
 
 
 def _with_tensors(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Lists as tensors where the loss takes tensors, as the ``weight`` of classes."""
-    known = _arguments(_target(spec))
+    known = arguments(_target(spec))
     return {
         key: torch.tensor(value, dtype=torch.float32)
         if isinstance(value, list) and key in known and "Tensor" in str(known[key].annotation)
@@ -143,10 +143,3 @@ def _target(spec: Mapping[str, Any]) -> Any:
         return locate(spec["_target_"])
     except Exception:
         return None  # building it will say what is wrong
-
-
-def _arguments(function: Any) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from runner.files import exists, read_json, trim
+from runner.files import trim
 from runner.lock import holder
 from runner.pool import Event, Worker, out_of_memory_kills, record_death, record_silence
 from runner.records import ENDED, CellFolder
@@ -41,11 +41,10 @@ class Job:
     gpu_memory_gb: float = 0.0  # that a GPU has to have free for it
 
     @classmethod
-    def at(cls, path: Path) -> Job:
-        """The cell that was submitted in a folder."""
-        card = read_json(path / "cell.json") or {}
-        note = "from its checkpoint" if exists(path / "checkpoint.pt") else ""
-        return cls(path, card.get("device", "cpu"), card.get("threads", 1), path.name, note)
+    def of(cls, path: Path, config: Mapping[str, Any], title: str, **more: Any) -> Job:
+        """The cell of a config, in its folder."""
+        need = config["resources"].get("gpu_memory_gb", 0.0)
+        return cls(path, config["device"], config["threads"], title, gpu_memory_gb=need, **more)
 
 
 Judge = Callable[[dict[str, Any]], str | None]

@@ -78,14 +78,14 @@ class Slots:
     @classmethod
     def here(cls, workers: int | None = None, per_gpu: int = 1) -> Slots:
         """What this process may use; inside a batch job, what the job was given."""
-        usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(_cpus())
+        usable = usable_cpus()
         allotted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) if "SLURM_JOB_ID" in os.environ else 0
         if 0 < allotted < len(usable):
             # The cluster counts cores without saying which: keeping to the first ones would crowd them.
-            return cls(list(usable)[:allotted], None, per_gpu, workers, pinned=False)
-        physical = physical_cores(list(usable))
+            return cls(usable[:allotted], None, per_gpu, workers, pinned=False)
+        physical = physical_cores(usable)
         # More workers than cores: then hyper-threads are cores, too.
-        cores = physical if workers is None or workers <= len(physical) else list(usable)
+        cores = physical if workers is None or workers <= len(physical) else usable
         return cls(cores, None, per_gpu, workers, hasattr(os, "sched_setaffinity"))
 
     def take(self, device: str, threads: int, gpu_memory_gb: float = 0.0) -> Slot | None:
@@ -222,5 +222,8 @@ def physical_cores(cpus: Sequence[int]) -> list[int]:
     return sorted(first.values())
 
 
-def _cpus() -> int:
-    return os.cpu_count() or 1
+def usable_cpus() -> list[int]:
+    """Logical CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -6,7 +6,6 @@ momentum too, where a schedule of ours is a factor on every learning rate.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from runner.build import build_part, target_of
 from runner.errors import UserError
+from runner.targets import arguments
 
 if TYPE_CHECKING:
     from runner.batch import Batch
@@ -27,14 +27,9 @@ COUNTS = ("epoch", "step", "t", "num_updates")
 def optimizer_argument(spec: Any) -> str | None:
     """The argument for the optimizer that a class or function has; None for what is no such schedule."""
     target = target_of(spec)
-    try:
-        arguments = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    typed = (
-        arg.name for arg in arguments if str(arg.annotation).rpartition(".")[2].strip("'>") == "Optimizer"
-    )
-    return next((arg.name for arg in arguments if arg.name == "optimizer"), next(typed, None))
+    taken = arguments(target).values()
+    typed = (arg.name for arg in taken if str(arg.annotation).rpartition(".")[2].strip("'>") == "Optimizer")
+    return next((arg.name for arg in taken if arg.name == "optimizer"), next(typed, None))
 
 
 class Stepped:
@@ -147,10 +142,8 @@ def _wanted(schedule: Any) -> str | None:
             f"algorithm.schedule: takes an optimizer, but gives a {type(schedule).__name__}: step(), "
             "state_dict() and load_state_dict() are needed"
         )
-    arguments = inspect.signature(schedule.step).parameters.values()
-    needed = [
-        arg.name for arg in arguments if arg.default is arg.empty and arg.kind <= arg.POSITIONAL_OR_KEYWORD
-    ]
+    taken = arguments(schedule.step).values()
+    needed = [arg.name for arg in taken if arg.default is arg.empty and arg.kind <= arg.POSITIONAL_OR_KEYWORD]
     if len(needed) > 1 or any(name not in LOSSES + COUNTS for name in needed):
         raise UserError(
             f"algorithm.schedule ({type(schedule).__name__}): step() needs {', '.join(needed)}; a step here "

@@ -1,7 +1,9 @@
-"""What a ``_target_`` names, imported."""
+"""What a ``_target_`` names, imported, and what that takes."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 PLAIN = ("torch", "runner", "algorithms", "workloads")  # packages that need nothing before they are imported
@@ -22,3 +24,11 @@ def locate(target: str) -> Any:
 
         mend_torchvision()
     return get_object(target)
+
+
+def arguments(function: Any) -> Mapping[str, inspect.Parameter]:
+    """What a class or function takes, by name; nothing where it does not tell (of C, or no function)."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}

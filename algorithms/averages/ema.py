@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from runner.norm import running_statistics
+from runner.swap import Swap
 from runner.task import Task
 
 
@@ -42,7 +42,7 @@ class EMA:
         """Start at the present weights."""
         self._live = [*task.params, *running_statistics(task.model)]
         self._mean = [tensor.detach().clone() for tensor in self._live]
-        self._training: list[Tensor] | None = None
+        self._swap = Swap(self._live, self._mean)
         self.steps = 0
 
     @torch.no_grad()
@@ -52,19 +52,13 @@ class EMA:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.ramp else self.decay
         torch._foreach_lerp_(self._mean, self._live, 1 - decay)
 
-    @torch.no_grad()
     def swap_in(self, task: Task) -> None:
         """Put the average into the model; a second call changes nothing."""
-        if self._training is None:
-            self._training = [tensor.detach().clone() for tensor in self._live]
-            torch._foreach_copy_(self._live, self._mean)
+        self._swap.enter()
 
-    @torch.no_grad()
     def swap_out(self, task: Task) -> None:
         """Put the training weights back, bit for bit; without a :meth:`swap_in` before, nothing."""
-        if self._training is not None:
-            torch._foreach_copy_(self._live, self._training)
-            self._training = None
+        self._swap.leave()
 
     def state_dict(self) -> dict[str, Any]:
         """The average and the number of updates."""

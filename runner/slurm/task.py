@@ -168,9 +168,7 @@ def job(path: Path) -> Job:
     """A cell as the scheduler wants it."""
     from runner.scheduler import Job
 
-    config = CellFolder(path).config()
-    need = config["resources"].get("gpu_memory_gb", 0.0)
-    return Job(path, config["device"], config["threads"], path.name, gpu_memory_gb=need)
+    return Job.of(path, CellFolder(path).config(), path.name)
 
 
 class Log:
