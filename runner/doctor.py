@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from runner import gpus
 from runner.cli import leave
-from runner.config import free_cores
 from runner.errors import one_line
 from runner.paths import expanded
-from runner.slots import physical_cores
+from runner.slots import physical_cores, usable_cpus
 
 if TYPE_CHECKING:
     from runner.gpus import Found
@@ -96,9 +95,10 @@ def _answers(check: Callable[[Asked], Iterator[Finding]], asked: Asked) -> list[
 
 
 def _show(found: Sequence[Finding]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from runner.terminal import Console
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
@@ -120,8 +120,7 @@ def _cell(finding: Finding, escape: Callable[[str], str]) -> str:
 
 def cores(_asked: Asked) -> Iterator[Finding]:
     """Cores that cells will get, and threads that torch would take without us."""
-    here = hasattr(os, "sched_getaffinity")
-    usable = sorted(os.sched_getaffinity(0)) if here else list(range(free_cores()))
+    usable = usable_cpus()
     physical = len(physical_cores(usable))
     text = f"{physical} of them to compute on, {len(usable)} logical"
     threads = os.environ.get("OMP_NUM_THREADS")

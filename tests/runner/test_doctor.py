@@ -153,3 +153,12 @@ def test_the_file_system_under_a_folder(tmp_path: Path) -> None:
     assert doctor.file_system(tmp_path)
     assert doctor.exclusive(tmp_path) and abs(doctor.clock_skew(tmp_path)) < 5
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_files_do_nothing_to_a_terminal(
+    tmp_path: Path, four_gpus: FakeGpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data\x1b]0;title\x07").mkdir()
+    assert doctor.main(["--data-dir", str(tmp_path), "--results-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "data]0;title" in said and "\x1b]" not in said and "\x07" not in said
