@@ -101,6 +101,7 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     config["ruleset"] = files.choices.get("ruleset") if ruleset else None
     if config["device"] == "auto":
         config["device"] = needs["device"] or gpus.automatic()
+    _require_tf32(config["workload"].get("precision"), config["device"])
     _place(config, ruleset.get("budget_factor", 1))
     config["resources"] = resources.completed(needs, config, ruleset.get("budget_factor", 1))
     return {key: value for key, value in config.items() if key not in GRID_KEYS}
@@ -163,6 +164,12 @@ def _place(config: dict[str, Any], budget_factor: float) -> None:
         limit = None if limit is None else limit * budget_factor
     _require_a_batch(workload["batch_size"], workload["budget_samples"])
     config["max_seconds"] = limit if config["max_seconds"] is None else config["max_seconds"]
+
+
+def _require_tf32(precision: str | None, device: str) -> None:
+    """On a CPU it would be fp32, on a board of its own."""
+    if precision == "tf32" and device == "cpu":
+        raise UserError("workload.precision=tf32: only GPUs have it, and this is device=cpu: say fp32")
 
 
 def _scaled_budget(samples: int, factor: float) -> int:

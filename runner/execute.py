@@ -196,7 +196,7 @@ class CellRun:
         """Build, warm up, resume if there is a checkpoint, train, record."""
         config, folder = self.config, self.folder
         self._will_speak()
-        machine.configure(config["threads"], config["workload"].get("deterministic", False))
+        self._configure()
         folder.discard(folder.error_file)
         folder.set_status("running", **self._where())
         source.reach(folder.manifest().get("paths"))
@@ -222,6 +222,13 @@ class CellRun:
         usage = machine.Usage()
         ended = self._train()
         self._finish(ended, compile_seconds, usage)
+
+    def _configure(self) -> None:
+        workload = self.config["workload"]
+        precision = workload.get("precision", "fp32")
+        if precision == "tf32":
+            machine.refuse_tf32(self.device)
+        machine.configure(self.config["threads"], workload.get("deterministic", False), precision)
 
     def _will_speak(self) -> None:
         """Tell the launcher how long a silence is too long: longer than all of training may take."""

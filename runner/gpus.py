@@ -143,6 +143,14 @@ def uses(gpus: Sequence[Gpu]) -> dict[str, Use]:
     return {name: Use(free[uuid], tuple(processes[uuid])) for uuid, name in known.items() if uuid in free}
 
 
+def settings(uuid: str) -> dict[str, Any]:
+    """How a GPU is set up: ``driver`` and ``power_limit_w``, in watts, as far as nvidia-smi says."""
+    for own, driver, limit in _smi("--query-gpu=uuid,driver_version,power.limit"):
+        if own == uuid.removeprefix("GPU-"):
+            return {"driver": driver, **({"power_limit_w": float(limit)} if _number(limit) else {})}
+    return {}
+
+
 def is_ours(pid: int) -> bool:
     """Whether a process is a child of this one."""
     try:
@@ -208,8 +216,8 @@ def _version() -> str:
     return version("torch")
 
 
-def _smi(query: str) -> list[tuple[str, str]]:
-    """(UUID, value) of each line of nvidia-smi; what is no such line (a message) is left out."""
+def _smi(query: str) -> list[tuple[str, ...]]:
+    """(UUID, value, …) of each line of nvidia-smi; what is no such line (a message) is left out."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
@@ -218,7 +226,8 @@ def _smi(query: str) -> list[tuple[str, str]]:
     except (OSError, subprocess.SubprocessError):
         return []
     lines = [[entry.strip() for entry in line.split(",")] for line in done.stdout.splitlines()]
-    return [(line[0][4:], line[1]) for line in lines if len(line) == 2 and line[0].startswith("GPU-")]
+    wanted = query.count(",") + 1
+    return [(line[0][4:], *line[1:]) for line in lines if len(line) == wanted and line[0].startswith("GPU-")]
 
 
 def _number(text: str) -> bool:

@@ -14,13 +14,19 @@ from typing import Any
 
 import torch
 
+from runner import gpus
+from runner.errors import UserError
+
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "hydra-core", "omegaconf", "pandas", "wandb")
+TF32_SINCE = (8, 0)  # compute capability: Ampere
 STARVED = 0.1  # share of a cell's CPU demand that it had to wait for, above which it counts as contended
 
 
-def configure(threads: int, deterministic: bool) -> None:
-    """Set torch's intra-op threads, and bit-reproducible kernels where they are asked for."""
+def configure(threads: int, deterministic: bool, precision: str = "fp32") -> None:
+    """Set torch's intra-op threads, bit-reproducible kernels where asked for, and what fp32 means."""
     torch.set_num_threads(threads)
+    # fp32 is fp32: unasked, cuDNN rounds what it multiplies to TF32, and cuBLAS does not.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
@@ -59,12 +65,39 @@ def facts(device: torch.device, workload: Any) -> dict[str, Any]:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
             "platform": platform.platform(),
         },
+        **({"gpu": _gpu(device)} if device.type == "cuda" else {}),
         "threads": torch.get_num_threads(),
         "data": checksums() if callable(checksums) else {},
         "host": host(),
         "job": job_id(),
         "started": time.time(),
     }
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """Which GPU it is, and what its speed hangs on beside its model."""
+    uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+    return {
+        "uuid": uuid,
+        "cuda": torch.version.cuda or f"ROCm {torch.version.hip}",
+        "cudnn": str(torch.backends.cudnn.version()),
+        "tf32": torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32,
+        **gpus.settings(uuid),
+    }
+
+
+def refuse_tf32(device: torch.device) -> None:
+    """TF32 on a GPU that has none would be fp32 by another name.
+
+    Raises:
+        UserError: where that is so.
+    """
+    if torch.version.cuda and (found := torch.cuda.get_device_capability(device)) < TF32_SINCE:
+        name, (major, minor) = torch.cuda.get_device_name(device), found
+        raise UserError(
+            f"workload.precision=tf32: {name} (compute capability {major}.{minor}) has no TF32, which came "
+            "with 8.0: say fp32"
+        )
 
 
 def cpu_name() -> str:

@@ -13,14 +13,17 @@ from runner.values import PRECISIONS
 def specialise(model: nn.Module, precision: str = "fp32", compile: bool = False) -> nn.Module:
     """Give ``model`` a forward pass under bf16 autocast and/or ``torch.compile``.
 
+    TF32 is a switch of the process, which :func:`runner.machine.configure` sets.
+
     The class is subclassed rather than the instance patched: a deep copy, a functional call and a
     direct call of the model then all run in the workload's precision.
 
     Raises:
-        ValueError: for a precision other than ``"fp32"`` or ``"bf16"``.
+        ValueError: for a precision other than ``"fp32"``, ``"tf32"`` or ``"bf16"``.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
+        *first, last = PRECISIONS
+        raise ValueError(f"precision must be {', '.join(first)} or {last}, got {precision!r}")
     model.__class__ = _special(type(model), precision, compile)
     return model
 

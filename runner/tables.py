@@ -24,6 +24,7 @@ Record = dict[str, Any]
 KEYS = ("id", "workload", "label", "study", "trial")
 IMPORTED, BOARD = "imported.json", "board.json"  # what marks tables that have no cells' folders
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
+OF_GPU = ("driver", "cuda", "cudnn", "power_limit_w")  # what its seconds hang on, beside its model
 UNITS = ("samples", "seconds", "steps", "drawn")
 FIRST = (*KEYS, "status", "hit", *(f"{unit}_to_target" for unit in UNITS), "best_metric", "metric", "target")
 
@@ -39,7 +40,8 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         ``cells``: ``id, workload, label, study, trial, status``, the summary of a finished cell
         (``samples_to_target`` and the like are infinite where it missed, NaN where it is unfinished or has
         no target), ``best_metric`` (validation, so far), ``error``, ``host``, ``job``, ``device``,
-        ``threads``, ``source``, ``commit``, ``data_checksum``, and hyperparameters as ``hparam/<key>``.
+        ``threads``, on a GPU ``driver``, ``cuda``, ``cudnn``, ``power_limit_w``, ``source``, ``commit``,
+        ``data_checksum``, and hyperparameters as ``hparam/<key>``.
         ``evals``: ``id, workload, label, study, trial`` and what was measured, in order. A finished cell
         whose evaluations are not as it wrote them has ``status`` ``"damaged"`` and no evaluations.
 
@@ -201,14 +203,15 @@ def _best(rows: Sequence[Record], card: Record, summary: Mapping[str, Any]) -> f
 
 def _origin(manifest: Mapping[str, Any]) -> Record:
     """Where the numbers come from: source, commit, data, hardware."""
-    git, data, hardware = (manifest.get(key) for key in ("git", "data", "hardware"))
-    git, data, hardware = (part if isinstance(part, dict) else {} for part in (git, data, hardware))
+    found = (manifest.get(key) for key in ("git", "data", "hardware", "gpu"))
+    git, data, hardware, gpu = (part if isinstance(part, dict) else {} for part in found)
     return {
         "source": manifest.get("source"),
         "commit": git.get("commit"),
         "dirty": git.get("dirty"),
         "data_checksum": _digest(data) if data else None,
         "hardware": hardware.get("device"),
+        **{key: gpu[key] for key in OF_GPU if key in gpu},
         "resumes": manifest.get("resumes", 0),
         "started": manifest.get("started"),
     }

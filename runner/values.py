@@ -47,7 +47,7 @@ EXACT = 2**53  # up to here a float holds every integer
 UNITS = ("samples", "seconds", "steps")  # that boards compare
 FOLLOW_UPS = ("score", None)
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 # Conventional hyperparameters, wherever they stand in an algorithm or a workload.
 RANGES: dict[str, Range] = {

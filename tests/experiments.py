@@ -25,6 +25,7 @@ MANIFEST = {
     "git": {"commit": "c0ffee", "dirty": False},
     "data": {"train": "1"},
     "hardware": {"device": "a processor", "platform": "Linux"},
+    "gpu": {},
 }
 
 

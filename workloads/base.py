@@ -44,7 +44,7 @@ class TensorWorkload(ABC):
             :mod:`runner.metrics` measures for this kind of task.
         minimize: whether a smaller metric is better.
         target: value to reach; None where none is set.
-        precision: ``fp32`` or ``bf16`` (autocast).
+        precision: ``fp32``, ``tf32`` (on a GPU) or ``bf16`` (autocast).
         compile: whether the model's forward pass is compiled.
         eval_batch_size: rows a forward pass at evaluation.
         label_noise: share of the training labels that say another class; the same ones in every cell. Zero

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from runner.records import FINISHED
+from runner.tables import OF_GPU
 
 SAME = (
     "metric",
@@ -19,7 +20,7 @@ SAME = (
     "data_checksum",
     "precision",
 )  # on one workload, whatever the unit
-MACHINE = ("device", "hardware", "threads")  # on one workload, where seconds are compared
+MACHINE = ("device", "hardware", *OF_GPU, "threads")  # on one workload, where seconds are compared
 NAMED = 3  # cells of a kind that a message names
 
 

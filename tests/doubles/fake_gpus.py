@@ -52,11 +52,19 @@ class FakeGpus:
         gpus.find.cache_clear()
         self._patch.setattr(gpus, "_asked", asked)
 
-    def smi_says(self, free: Mapping[int, int] | None = None, apps: Sequence[tuple[int, int]] = ()) -> None:
+    def smi_says(
+        self,
+        free: Mapping[int, int] | None = None,
+        apps: Sequence[tuple[int, int]] = (),
+        driver: str = "999.99",
+        watts: str = "700.00",
+    ) -> None:
         """``free``: MiB of each GPU; ``apps``: (GPU, process id). None: it says that there are no devices."""
         rows = "No devices were found" if free is None else _rows(free.items())
+        set_up = rows if free is None else _rows((gpu, f"{driver}, {watts}") for gpu in free)
         self._tool.write_text(
             f"#!/bin/sh\ncase \"$1\" in\n*compute-apps*) printf '%s\\n' '{_rows(apps)}' ;;\n"
+            f"*power*) printf '%s\\n' '{set_up}' ;;\n"
             f"*) printf '%s\\n' '{rows}' ;;\nesac\n"
         )
         self._tool.chmod(0o755)

@@ -98,7 +98,8 @@ class Counter:
 SETTLED: dict[str, tuple[Callable[[], Any], str]] = {
     "matmul": (lambda: torch.set_float32_matmul_precision("medium"), "torch.get_float32_matmul_precision()"),
     "mkldnn": (lambda: setattr(torch.backends.mkldnn, "enabled", False), "torch.backends.mkldnn.enabled"),
-    "tf32": (lambda: setattr(torch.backends.cudnn, "allow_tf32", False), "torch.backends.cudnn.allow_tf32"),
+    "tf32": (lambda: setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32"),  # the new name for the old
+             "torch.backends.cudnn.allow_tf32"),
     "dtype": (lambda: torch.set_default_dtype(torch.float64), "torch.get_default_dtype()"),
     "device": (lambda: torch.set_default_device("cpu"), "torch.set_default_device()"),
     "hook": (lambda: torch.nn.modules.module.register_module_forward_hook(halves),

@@ -58,7 +58,7 @@ def experiments(tmp_path: Path) -> Experiments:
         (["checkpoint_every=0"], r"checkpoint_every: got 0, wants seconds above 0"),
         (["stop_at_target=maybe"], r"stop_at_target: got 'maybe', wants true or false"),
         (["device=tpu"], r"device: got 'tpu', wants one of auto, cpu, cuda"),
-        (["workload.precision=fp16"], r"workload.precision: got 'fp16', wants one of fp32, bf16"),
+        (["workload.precision=fp16"], r"workload.precision: got 'fp16', wants one of fp32, tf32, bf16"),
         (["threads=0"], r"threads: got 0, wants"),
         (["name=../elsewhere"], r"name: got '../elsewhere', wants a folder name"),
         (["trial=1000"], r"trial: got 1000, wants an integer from 0 to 999"),

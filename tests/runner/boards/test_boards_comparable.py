@@ -153,8 +153,13 @@ BY_SECONDS = [
     ("device", {"device": "cpu"}, {"device": "cuda"}, "device of digits is cpu (1 cell: digits · a · "),
     ("hardware", {}, {"hardware": {"device": "H100"}}, "hardware of digits is H100 (1 cell: digits · b · "),
     ("threads", {"threads": 1}, {"threads": 4}, "threads of digits is 1 (1 cell: digits · a · "),
+    ("driver", {"gpu": {"driver": "550.54"}}, {"gpu": {"driver": "560.1"}}, "driver of digits is 550.54 (1 "),
+    ("cuda", {"gpu": {"cuda": "12.6"}}, {"gpu": {"cuda": "13.0"}}, "cuda of digits is 12.6 (1 cell: "),
+    ("cudnn", {"gpu": {"cudnn": "91002"}}, {"gpu": {"cudnn": "90100"}}, "cudnn of digits is 90100 (1 cell: "),
+    ("power", {"gpu": {"power_limit_w": 700.0}}, {"gpu": {"power_limit_w": 350.0}},
+     "power_limit_w of digits is 350 (1 cell: digits · b · "),
     ("contended", {"contended": False}, {"contended": True}, "contended is true (1 cell: digits · b · "),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "first", "second", "words"), BY_SECONDS, ids=[row[0] for row in BY_SECONDS])
@@ -168,6 +173,12 @@ def test_refused_by_seconds_alone(
     for by in ("samples", "steps"):
         assert "mixed" not in scored(capsys, tmp_path, "--by", by).out
     assert words in scored(capsys, tmp_path, "--by", "seconds", "--allow-mixed").out
+
+
+def test_another_gpu_of_one_kind_is_the_same_machine(tmp_path: Path, capsys: Capture) -> None:
+    """A grid over the four GPUs of a machine has seconds that compare."""
+    pair(tmp_path, {"gpu": {"uuid": "a", "driver": "550.54"}}, {"gpu": {"uuid": "b", "driver": "550.54"}})
+    scored(capsys, tmp_path, "--by", "seconds")
 
 
 def test_steps_of_unlike_size(tmp_path: Path, capsys: Capture) -> None:
