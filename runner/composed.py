@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from runner.placeholders import filled
 from runner.step_rows import step_rows
 from runner.stepped import Stepped, optimizer_argument
 from runner.task import Task
+from runner.waits import take_waits
 
 Spec = Mapping[str, Any] | Callable[..., Any] | None
 SUBTASKS = "sub-tasks"
@@ -77,6 +79,7 @@ class Composed(Algorithm):
         surgery: Spec = None,
     ) -> None:
         given = {name: spec for name, spec in locals().items() if name in KINDS and spec is not None}
+        given, self._waits = take_waits(given)
         self._optimizer_spec = given.pop("optimizer")
         self._stepped_spec = given.pop("schedule") if optimizer_argument(schedule) is not None else None
         self._wrapper_specs = _several(given.pop("wrapper", None))
@@ -173,7 +176,8 @@ class Composed(Algorithm):
     def _bind(self, task: Task) -> None:
         # Everything a step calls, looked up once.
         single = self.single
-        self.syncs_every = _least_positive(getattr(p, "syncs_every", 0) for _, p in self._named_parts())
+        own = (getattr(part, "syncs_every", 0) for _, part in self._named_parts())
+        self.syncs_every = _least_positive(chain(self._waits, own))
         self._params = task.params
         self._groups = self.optimizer.param_groups
         for group in self._groups:
@@ -367,7 +371,7 @@ def _several(spec: Spec) -> dict[str, Any]:
     return {"0": spec}
 
 
-def _least_positive(values: Iterator[int]) -> int:
+def _least_positive(values: Iterable[int]) -> int:
     return min((v for v in values if v > 0), default=0)
 
 

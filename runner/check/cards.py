@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +31,12 @@ def check_card(subject: Subject) -> Result:
     algorithm = subject.build_algorithm()
     if not hasattr(algorithm, "step"):
         return failed(f"{type(algorithm).__name__} has no step(): it is no algorithm")
-    faults = (_fault(kind, target) for kind, target in subject.targets())
+    faults = (_fault(kind, target, subject.config_dirs) for kind, target in subject.targets())
     return verdict(next((fault for fault in faults if fault is not None), None))
 
 
-def _fault(kind: str, target: str) -> str | None:
-    files = yamls(target)
+def _fault(kind: str, target: str, config_dirs: Sequence[Path] = ()) -> str | None:
+    files = yamls(target, config_dirs)
     if target.startswith("algorithms.") and not files:
         return f"{kind} ({target}): no YAML under conf/algorithm/ names it as its _target_"
     for path in files:
@@ -57,12 +57,12 @@ def _card_fault(target: str) -> str | None:
     return None
 
 
-def declared(target: str) -> Rows | None:
+def declared(target: str, config_dirs: Sequence[Path] = ()) -> Rows | None:
     """The cost that a target's card declares, or the comments of its YAML; None where neither does."""
     texts = (
         [_docstring(target)]
         if is_project(_module(target))
-        else [path.read_text("utf-8") for path in yamls(target)]
+        else [path.read_text("utf-8") for path in yamls(target, config_dirs)]
     )
     for text in texts:
         if (found := COST.search(text)) is not None:
@@ -70,23 +70,24 @@ def declared(target: str) -> Rows | None:
     return None
 
 
-def yamls(target: str) -> list[Path]:
-    """The files under conf/algorithm that name ``target``."""
-    return _by_target().get(target, [])
+def yamls(target: str, config_dirs: Sequence[Path] = ()) -> list[Path]:
+    """The files under conf/algorithm, and under ``algorithm`` in the user's folders, that name ``target``."""
+    return _by_target(tuple(config_dirs)).get(target, [])
 
 
 @functools.cache
-def _by_target() -> dict[str, list[Path]]:
+def _by_target(config_dirs: tuple[Path, ...]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    for path in _files():
+    for path in _files(config_dirs):
         for target in re.findall(r"^_target_:\s*['\"]?([\w.]+)", path.read_text("utf-8"), re.MULTILINE):
             found.setdefault(target, []).append(path)
     return found
 
 
-def _files() -> Iterator[Path]:
-    yield from sorted((CONF / "algorithm").glob("*.yaml"))
-    yield from (path for _, path in presets.parts())
+def _files(config_dirs: Sequence[Path]) -> Iterator[Path]:
+    for folder in (CONF, *config_dirs):
+        yield from sorted((folder / "algorithm").glob("*.yaml"))
+    yield from (path for _, path in presets.parts(config_dirs))
 
 
 def _docstring(target: str) -> str:

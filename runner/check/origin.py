@@ -74,7 +74,8 @@ def culprit(start: FrameType | None, homes: tuple[str, ...] = ()) -> FrameType |
 
 def home(target: str) -> str | None:
     """Where the code of a library's part lies: its package's folder, of torch's its module's file."""
-    package, module = (importlib.util.find_spec(name) for name in (target.partition(".")[0], _module(target)))
+    defined = _module(target)  # of torch's where a library passes one of torch's on
+    package, module = (importlib.util.find_spec(name) for name in (defined.partition(".")[0], defined))
     if package is None or module is None or not package.origin or not is_library(package.origin):
         return None
     return module.origin if package.origin.startswith(TORCH) else str(Path(package.origin).parent)

@@ -16,21 +16,29 @@ from torch import Tensor
 ORDERED = (list, tuple, deque)
 
 
+Pairs = set[tuple[int, int]]  # of objects, by their ids
+
+
 def difference(a: Any, b: Any, path: str = "") -> str | None:
     """Where and how ``a`` differs from ``b``, bit for bit (NaN equals NaN); None where they are the same."""
+    return _difference(a, b, path, set())
+
+
+def _difference(a: Any, b: Any, path: str, seen: Pairs) -> str | None:
+    """:func:`difference`; what lies within itself, or in several places, is looked at once."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return _tensors(a, b, path)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return _mappings(a, b, path)
+        return _mappings(a, b, path, seen)
     if isinstance(a, ORDERED) and isinstance(b, ORDERED):
-        return _sequences(a, b, path)
+        return _sequences(a, b, path, seen)
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         same = (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
         return None if same else f"{path}: arrays differ"
     if isinstance(a, float) and isinstance(b, float):
         return None if struct.pack("d", a) == struct.pack("d", b) else f"{path}: {a!r} against {b!r}"
     if type(a) is type(b) and type(a).__eq__ is object.__eq__ and _is_plain_object(a):
-        return _mappings(vars(a), vars(b), path)  # an object that knows no equality, such as a preconditioner
+        return _mappings(vars(a), vars(b), path, seen)  # it knows no equality, as a preconditioner
     return None if type(a) is type(b) and a == b else f"{path}: {a!r} against {b!r}"
 
 
@@ -51,19 +59,31 @@ def _is_plain_object(value: Any) -> bool:
     return hasattr(value, "__dict__") and not isinstance(value, (type, FunctionType))
 
 
-def _mappings(a: Mapping[Any, Any], b: Mapping[Any, Any], path: str) -> str | None:
+def _mappings(a: Mapping[Any, Any], b: Mapping[Any, Any], path: str, seen: Pairs) -> str | None:
+    if _noted(a, b, seen):
+        return None
     if set(a) != set(b):
         odd = sorted(map(str, set(a) ^ set(b)))
         return f"{path}: only one of the two has {', '.join(odd[:3])}"
-    found = (difference(a[key], b[key], f"{path}.{key}" if path else str(key)) for key in a)
+    found = (_difference(a[key], b[key], f"{path}.{key}" if path else str(key), seen) for key in a)
     return next((fault for fault in found if fault is not None), None)
 
 
-def _sequences(a: Sequence[Any], b: Sequence[Any], path: str) -> str | None:
+def _sequences(a: Sequence[Any], b: Sequence[Any], path: str, seen: Pairs) -> str | None:
+    if _noted(a, b, seen):
+        return None
     if len(a) != len(b):
         return f"{path}: {len(a)} entries against {len(b)}"
-    found = (difference(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
+    found = (_difference(x, y, f"{path}[{i}]", seen) for i, (x, y) in enumerate(zip(a, b, strict=True)))
     return next((fault for fault in found if fault is not None), None)
+
+
+def _noted(a: Any, b: Any, seen: Pairs) -> bool:
+    """Whether the two have been held against each other before; from now on they have."""
+    pair = (id(a), id(b))
+    before = pair in seen
+    seen.add(pair)
+    return before
 
 
 def _tensors(a: Tensor, b: Tensor, path: str) -> str | None:

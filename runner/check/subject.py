@@ -40,6 +40,7 @@ class Subject:
         data_dir: where data lies.
         limits: setting of the algorithm -> the smallest and the largest value it may have; None for those
             that its name alone gives.
+        config_dirs: folders of the user's own parts.
     """
 
     algorithm: Mapping[str, Any]
@@ -49,6 +50,7 @@ class Subject:
     device: str = "cpu"
     data_dir: Path = Path("data")
     limits: Mapping[str, tuple[float, float]] | None = None
+    config_dirs: Sequence[Path] = ()
 
     @property
     def ends(self) -> Mapping[str, tuple[float, float]]:

@@ -39,7 +39,11 @@ def subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list
             for algorithm in algorithms
         ]
         return [
-            replace(subject(compose(overrides, config_dirs), small), limits=limits(overrides, config_dirs))
+            replace(
+                subject(compose(overrides, config_dirs), small),
+                limits=limits(overrides, config_dirs),
+                config_dirs=tuple(config_dirs),
+            )
             for overrides in chosen
         ]
 

@@ -19,6 +19,7 @@ from runner.check.result import Result, failed, ok
 from runner.check.subject import Subject
 from runner.check.trial import Pieces
 
+IN_YAML = ", a key of its YAML"
 LAZY = 3  # first steps, in which state is made
 WAITING = {
     "_local_scalar_dense": "a tensor's value",
@@ -52,7 +53,7 @@ def check_syncs(subject: Subject) -> Result:
         return ok(f"declares syncs_every={every}" if every else "")
     (what, where), _ = Counter(wait for step in watch.waits.values() for wait in step).most_common(1)[0]
     share = f"{len(watch.waits)} of {len(trial.steps)} steps"
-    declared = f"syncs_every={every}" if every else "none (syncs_every)"
+    declared = f"syncs_every={every}" if every else f"none (syncs_every{IN_YAML if subject.library else ''})"
     return failed(f"{share} wait for the device, by {what} at {where}; declared: {declared}")
 
 

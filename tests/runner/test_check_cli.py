@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from runner.check import CHECKS, WORKLOAD_CHECKS
@@ -80,3 +82,37 @@ def test_bad_input_exits_2_with_one_line(
     assert (code, out) == (2, "")
     assert says in err
     assert len(err.splitlines()) == 1
+
+
+LBFGS = "# LBFGS\n{cost}_target_: torch.optim.LBFGS\nlr: 0.1\nmax_iter: 2\nhistory_size: 3\n{waits}"
+
+
+def test_the_yaml_of_a_librarys_class_says_what_it_costs_and_that_it_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "algorithm/optimizer/mine.yaml"
+    file.parent.mkdir(parents=True)
+    checks = [
+        "algorithm=mine",
+        "workload=breast_cancer",
+        "--config-dir",
+        str(tmp_path),
+        "--only",
+        "syncs,cost",
+    ]
+    file.write_text(LBFGS.format(cost="", waits=""))
+    code, out, _ = run(capsys, *checks)
+    assert code == 1 and "by a tensor's value at lbfgs.py" in out and "a comment of its YAML" in out
+    file.write_text(LBFGS.format(cost="# Cost: 1.8 forward, 1.8 backward.\n", waits="syncs_every: 1\n"))
+    code, out, _ = run(capsys, *checks)
+    assert code == 0 and "declares syncs_every=1" in out
+
+
+def test_a_wait_is_that_of_the_class_whatever_package_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "algorithm/optimizer/mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# LBFGS\n_target_: pytorch_optimizer.LBFGS\n")
+    overrides = ["algorithm=mine", "workload=breast_cancer", "--config-dir", str(tmp_path)]
+    assert "value at lbfgs.py" in run(capsys, *overrides, "--only", "syncs")[1]

@@ -173,7 +173,7 @@ def test_a_card_names_the_sections_it_lacks(missing: str, monkeypatch: pytest.Mo
 def test_a_yaml_needs_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("_target_: torch.optim.SGD\n")
-    monkeypatch.setattr(cards, "_by_target", lambda: {"torch.optim.SGD": [path]})
+    monkeypatch.setattr(cards, "_by_target", lambda _: {"torch.optim.SGD": [path]})
     assert cards._fault("optimizer", "torch.optim.SGD") == (
         "mine.yaml: the first line must be a comment that sums the method up"
     )
@@ -197,3 +197,23 @@ def test_queues_and_objects_are_compared_by_what_is_in_them() -> None:
     assert difference(kept, {"a": other}) == "a.queue: 1 entries against 2"
     assert kept["a"].queue.maxlen == 3
     assert difference(np.arange(2), np.arange(2)) is None and difference(np.arange(2), np.ones(2)) is not None
+
+
+class Ring:
+    """Refers to itself, as an object with a parent or an owner does."""
+
+    def __init__(self, value: float) -> None:
+        self.value, self.own, self.others = torch.tensor(value), self, [self]
+
+
+def test_what_lies_within_itself_is_looked_at_once() -> None:
+    assert difference(Ring(1.0), Ring(1.0)) is None
+    assert difference(Ring(1.0), Ring(2.0)) == "value: tensors differ by 1"
+    one, other = ([1.0], [1.0])
+    one.append(one)  # pyright: ignore
+    other.append(other)  # pyright: ignore
+    assert difference(one, other) is None
+    other[0] = 2.0
+    assert difference(one, other) == "[0]: 1.0 against 2.0"
+    part = {"x": 1.0}
+    assert difference([part, part], [{"x": 1.0}, {"x": 2.0}]) == "[1].x: 1.0 against 2.0"

@@ -192,6 +192,18 @@ def test_a_growing_batch_has_no_number_of_steps() -> None:
     assert algorithm.optimizer.param_groups[0]["told"] == 200
 
 
+def test_waits_are_declared_for_parts_that_know_nothing_of_it() -> None:
+    transforms = {"one": {"_target_": "algorithms.transforms.clip_norm.ClipNorm", "syncs_every": 4}}
+    sgd = {"_target_": "torch.optim.SGD", "lr": 0.1}
+    for optimizer, every in ((sgd, 4), (sgd | {"syncs_every": 2}, 2), (sgd | {"syncs_every": 8}, 4)):
+        assert trained(optimizer, transform=transforms)[2].syncs_every == every
+    assert trained(sgd | {"syncs_every": 0})[2].syncs_every == 0
+    loss = {"_target_": "torch.nn.CrossEntropyLoss", "syncs_every": 3}
+    assert trained(sgd, loss=loss)[2].syncs_every == 3
+    said = refusal(sgd, transform={"one": transforms["one"] | {"syncs_every": "often"}})
+    assert said.startswith("algorithm.transform.one.syncs_every: got 'often', wants the steps between")
+
+
 # -- through a YAML ----------------------------------------------------------------------------------
 
 
