@@ -14,9 +14,8 @@ from sklearn import datasets, metrics
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from runner import UserError, run
+from runner import UserError
 from runner.build import build_part
-from runner.paths import ROOT
 from workloads.own import OwnData
 
 HERE = "tests.workloads.test_own"
@@ -299,22 +298,3 @@ def test_a_set_of_hugging_faces_on_disk(tmp_path: Path) -> None:
     load = {"_target_": "datasets.load_from_disk", "dataset_path": str(tmp_path / "d")}
     workload = made("FromDataset", tmp_path, dataset=load, input="pixels", task="multiclass")
     assert trained(workload)["accuracy"] > 0.8
-
-
-def test_by_yaml_alone(tmp_path: Path) -> None:
-    """As on the page: a file, its YAML, and a metric that is reached."""
-    folder = tmp_path / "conf/workload"
-    folder.mkdir(parents=True)
-    write(frame("wine"), tmp_path / "wine.csv")
-    page = (ROOT / "docs/from_elsewhere.md").read_text()
-    text = "# Wine, from a CSV file" + page.partition("# Wine, from a CSV file")[2].partition("```")[0]
-    (folder / "wine_csv.yaml").write_text(text)
-    few = [
-        f"results_dir={tmp_path}",
-        f"data_dir={tmp_path}",
-        "workload=wine_csv",
-        "algorithm=adamw",
-        "log=none",
-    ]
-    row = run([*few, "algorithm.optimizer.lr=0.01"], [tmp_path / "conf"], inline=True)
-    assert row["status"] == "done" and row["hit"] and row["metric"] == "f1"
