@@ -54,6 +54,9 @@ class Batch:
             yield self.select(slice(start, start + size))
 
 
+COMPILED = "takes second derivatives, which a compiled model has not: say workload.compile=false"
+
+
 @dataclass(frozen=True)
 class Info:
     """Facts an algorithm may read. Nothing here depends on the scored splits.
@@ -77,6 +80,7 @@ class Info:
         width: parameter name -> (fan_in, base fan_in), for width scaling rules; may be empty.
         num_parameters: weights of the model that are trained.
         target_range: smallest and largest target of a regression's training rows; None elsewhere.
+        compiled: whether the model's forward pass is compiled, and has no second derivatives.
     """
 
     task: str
@@ -96,6 +100,7 @@ class Info:
     width: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     num_parameters: int = 0
     target_range: tuple[float, float] | None = None
+    compiled: bool = False
 
     @property
     def steps_at_default_batch(self) -> int:

@@ -105,8 +105,8 @@ class Composed(Algorithm):
             for kind, part in self._declared()
             if hasattr(part, "compatible") and (reason := part.compatible(info)) is not None
         )
-        parts = dict(self._declared())
-        return clash(parts, info) or Demands.of(self._optimizer_spec).clash(parts) or next(reasons, None)
+        parts, demands = dict(self._declared()), Demands.of(self._optimizer_spec)
+        return clash(parts, info) or demands.clash(parts, info) or next(reasons, None)
 
     def setup(self, task: Task) -> None:
         """Build the optimizer on the (operated) model and let every part set itself up."""

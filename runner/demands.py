@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runner.batch import COMPILED, Info
 from runner.build import build_part, target_of
 from runner.errors import UserError, text_of
 from runner.hints import hint
@@ -56,8 +57,10 @@ class Demands:
                 raise UserError(f"algorithm.optimizer.{key}: got {said[key]!r}, wants {WANTS[key]}")
         return cls(**said, fused=hasattr(target, "fused_backward"))
 
-    def clash(self, parts: Mapping[str, Any]) -> str | None:
+    def clash(self, parts: Mapping[str, Any], info: Info) -> str | None:
         """Why an optimizer with such demands does not go with other parts, by kind; None where it does."""
+        if self.create_graph and info.compiled:
+            return f"optimizer: {COMPILED}"
         kinds = {name.partition(".")[0]: name for name in parts}
         remembering = (name for name in parts if name.startswith(("estimator", "transform.")))
         remembering = (name for name in remembering if hasattr(parts[name], "state_dict"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import time
@@ -37,6 +38,11 @@ from runner.warmup import warm_up
 
 TRACE = 50_000  # characters of a traceback that are kept, from its beginning and from its end
 COMPILING = 10  # times the patience with a model that is compiled on the way
+NO_MEMORY = re.compile(
+    r"out of memory|ALLOC(ATION)?_FAILED|can(no|')t allocate memory|Error(MemoryAllocation|OutOfMemory)", re.I
+)
+NOT_REPRODUCIBLE = re.compile(r"(\S+) does not have a deterministic implementation")
+UNREPRODUCIBLE = "workload.deterministic=true: torch has no bit-reproducible {} here: say deterministic=false"
 OURS = ("runner", "torch")  # packages whose modules keep what they like
 AT_A_HIT = ("samples", "seconds", "steps", "drawn", "eval_index")  # what a summary says of it
 
@@ -144,11 +150,23 @@ def failure(error: BaseException) -> dict[str, Any]:
     trace, text = _trace(error), text_of(error)
     if isinstance(error, KeyboardInterrupt):
         return {"status": "preempted", "error": "interrupted", "traceback": trace}
+    if _out_of_memory(error):
+        return {"status": "oom", "error": text or "out of memory", "traceback": trace}
     if isinstance(error, UserError):
         return {"status": "failed", "error": text, "traceback": trace, "user_error": True}
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return {"status": "oom", "error": text or "out of memory", "traceback": trace}
+    if found := NOT_REPRODUCIBLE.search(text):
+        said = UNREPRODUCIBLE.format(found[1])
+        return {"status": "failed", "error": said, "traceback": trace, "user_error": True}
     return {"status": "failed", "error": described(error), "traceback": trace}
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory was lacking, here or where this comes from: each of CUDA's libraries says it its way."""
+    if error is None:
+        return False
+    says = isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(str(error)) is not None
+    lacking = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return says or lacking or _out_of_memory(error.__cause__)
 
 
 def _trace(error: BaseException) -> str:

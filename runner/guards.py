@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from runner.batch import Info
+from runner.batch import COMPILED, Info
 from runner.kinds import NO_CLASSES
 from runner.modes import has_modes
 
@@ -123,7 +123,13 @@ def _two_maps(parts: Parts, info: Info) -> str | None:
     return f"{' and '.join(names)} both change the weights that are evaluated: one would undo the other"
 
 
+def _second_order(parts: Parts, info: Info) -> str | None:
+    name = _first(parts, "second_order")
+    return f"{name}: {COMPILED}" if name is not None and info.compiled else None
+
+
 RULES: tuple[Rule, ...] = (
     _two_losses, _loss_without_classes, _nothing_to_reweight, _per_example, _own_gradients,
     _no_backward_pass, _other_gradient, _whole_batches, _workers, _two_swaps, _two_maps,
+    _second_order,
 )  # fmt: skip

@@ -36,7 +36,7 @@ PACKAGES = ("runner", "torch.nn", "torch.optim", "torch.autograd", "torch.utils.
             "torch.linalg", "torch.fft", "torch.special", "torch.func", "torch._functorch",
             "numpy.random")  # fmt: skip
 # Where torch wraps functions of its own when it is first used: they do what they did.
-WRAPPERS = ("torch._compile", "torch.optim.optimizer")
+WRAPPERS = ("torch._compile", "torch._dynamo.eval_frame", "torch.optim.optimizer")
 DESCRIPTORS = (classmethod, staticmethod, property)
 SHOWN = 3  # changes that a line names
 
@@ -175,7 +175,8 @@ def _is_code(value: Any) -> bool:
 
 
 def _wraps(new: Any, old: Any) -> bool:
-    return getattr(new, "__globals__", {}).get("__name__") in WRAPPERS and new.__wrapped__ is old
+    by = getattr(new, "__globals__", {}).get("__name__")
+    return by in WRAPPERS and getattr(new, "__wrapped__", None) is old
 
 
 _FIRST = tuple(

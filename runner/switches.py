@@ -249,9 +249,11 @@ def _default_device() -> torch.device | None:
     return None if context is None else context.device
 
 
-def _current_cuda() -> tuple[int, int] | None:
+def _current_cuda() -> tuple[int, int]:
+    """Device and stream; an error where the device answers no more, as after an assertion on it."""
     if not torch.cuda.is_initialized():
-        return None
+        return 0, 0  # what it begins with
+    torch.cuda.synchronize()
     return torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream
 
 

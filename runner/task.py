@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from runner.batch import Batch, Info
+from runner.batch import COMPILED, Batch, Info
 from runner.cost import Cost
 from runner.errors import UserError
 from runner.kinds import KINDS, LanguageModel, LossFn
@@ -231,7 +231,12 @@ class Task:
         """Hessian of the mean loss over ``batch`` times ``v``, one tensor a parameter, shaped like it.
 
         Batch-norm statistics stay as they are: this measures, it does not train.
+
+        Raises:
+            UserError: of a compiled model; a part that calls this says so before, by ``second_order = True``.
         """
+        if self.info.compiled:
+            raise UserError(f"task.hvp {COMPILED}")
         frozen = frozen_statistics(batch_norms(self.model))
         with sdpa_kernel(SDPBackend.MATH), self.cost.paused(), frozen:
             loss = self.losses(batch).mean()

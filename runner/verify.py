@@ -2,7 +2,8 @@
 
 Cells are drawn at random, composed from the published configs alone, trained here, and compared evaluation
 by evaluation. On the same kind of machine, with the same source and packages, they agree bit for bit;
-elsewhere within the spread over the algorithm's studies. What does not is recorded beside its row.
+elsewhere, and on a GPU without ``workload.deterministic``, within the spread over the algorithm's studies.
+What does not is recorded beside its row.
 """
 
 from __future__ import annotations
@@ -232,11 +233,18 @@ def judge(inputs: Inputs, cell: Cell, new: Mapping[str, Any], evals: pd.DataFram
         word, why = "same", "every evaluation, bit for bit"
     elif changed:
         word, why = "other source", f"{place}; {', '.join(changed[:3])} changed since; {said}"
+    elif not reproducible(cell.config):
+        word, why = "agrees" if close else "disputed", f"a GPU without workload.deterministic; {said}"
     elif _same_kind(inputs, manifest):
         word, why = "disputed", f"the same kind of machine, and {place}; {said}"
     else:
         word, why = "agrees" if close else "disputed", f"another machine; {said}"
     return Verdict(cell.id, str(old["label"]), cell.title, word, why, machine)
+
+
+def reproducible(config: Mapping[str, Any]) -> bool:
+    """Whether a cell of that config computes the same bits each time: a GPU does where it is told to."""
+    return config["device"] == "cpu" or bool(config["workload"].get("deterministic"))
 
 
 def unlike(before: pd.DataFrame, now: pd.DataFrame) -> str | None:

@@ -236,6 +236,7 @@ class TensorWorkload(ABC):
             target_range=(data.train.y.min().item(), data.train.y.max().item())
             if self.task == "regression"
             else None,
+            compiled=self.compile,
         )
 
     def _without_scored_splits(self) -> Self:

@@ -56,6 +56,7 @@ class BORep:
     """
 
     own_gradients: ClassVar[bool] = True
+    second_order: ClassVar[bool] = True
     draws_rows: ClassVar[bool] = True  # clean ones, beside those of the step
 
     def __init__(

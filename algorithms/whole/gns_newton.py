@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from runner.algorithm import Algorithm
-from runner.batch import Batch, Info
+from runner.batch import COMPILED, Batch, Info
 from runner.errors import UserError
 from runner.task import Task
 
@@ -69,7 +69,9 @@ class GNSNewton(Algorithm):
         self._at: tuple[Tensor, Tensor] | None = None  # f and g, where the weights are
 
     def compatible(self, info: Info) -> str | None:
-        """Needs a linear model of few parameters."""
+        """Needs a linear model of few parameters, for its exact Hessian one that is not compiled."""
+        if self.hessian == "exact" and info.compiled:
+            return f"hessian=exact {COMPILED}"
         if info.model != "linear":
             return f"needs a model of few parameters: a linear one, this one is {info.model}"
         if info.num_parameters > self.max_parameters:

@@ -250,14 +250,31 @@ def shares(norms: Tensor, weights: Tensor, k: int | Tensor, strength: float | Te
     # Σ clip(α·slope − offset, 0, 1) is piecewise linear in α: walk along its corners to where it is k.
     safe = torch.where(slopes > 0, slopes, 1.0)
     corners, order = torch.cat([offset / safe, (1 + offset) / safe], -1).sort(-1)
-    incline = torch.cat([slopes, -slopes], -1).gather(-1, order).cumsum(-1)[..., :-1]
-    climbed = (incline * corners.diff()).cumsum(-1)
+    incline = torch.cat([slopes, -slopes], -1).gather(-1, order)
+    incline = running_sums(incline)[..., :-1]
+    climbed = running_sums(incline * corners.diff())
     values = torch.cat([torch.zeros_like(wanted), climbed], -1)
     at = torch.searchsorted(values, wanted).clamp(1, values.shape[-1] - 1)
     slope = incline.gather(-1, at - 1).clamp_min(torch.finfo(values.dtype).tiny)
     alpha = corners.gather(-1, at) - (values.gather(-1, at) - wanted) / slope
     u = (alpha * slopes - offset).clamp(0, 1)
     return torch.where((norms > 0).sum(-1, keepdim=True) <= wanted, 1.0, u)
+
+
+def running_sums(x: Tensor) -> Tensor:
+    """Sums up to each entry along the last dimension, in float64 as ``cumsum``, shaped like ``x``."""
+    if not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return x.cumsum(-1)
+    return doubled_sums(x)  # torch's kernel for GPUs adds up in another order each time
+
+
+def doubled_sums(x: Tensor) -> Tensor:
+    """The same, in log₂ n additions of the whole to itself, shifted by 1, 2, 4, …"""
+    shift = 1
+    while shift < x.shape[-1]:
+        x = torch.cat([x[..., :shift], x[..., shift:] + x[..., :-shift]], -1)
+        shift *= 2
+    return x
 
 
 def grouped(info: Info) -> list[str]:

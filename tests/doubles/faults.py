@@ -114,6 +114,19 @@ class OutOfMemory(Plain):
         raise torch.OutOfMemoryError("planted")
 
 
+class LibraryOutOfMemory(Plain):
+    def go_wrong(self) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+class NotReproducible(Plain):
+    def go_wrong(self) -> None:
+        raise RuntimeError(
+            "cumsum_cuda_kernel does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'."
+        )
+
+
 class Explodes(Plain):
     """Turns the weights into NaN."""
 

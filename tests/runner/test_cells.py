@@ -16,7 +16,8 @@ import torch
 
 from runner.cell import Cell
 from runner.display import Display, outcome
-from runner.execute import run_cell
+from runner.errors import UserError
+from runner.execute import failure, run_cell
 from runner.grid import job_of, run_grid
 from runner.local import Inline
 from runner.scheduler import Scheduler
@@ -148,6 +149,17 @@ def test_other_source_makes_a_result_stale_and_a_rerun_keeps_the_old_one(tmp_pat
         ("Raises", "failed", "ZeroDivisionError: the plugin's own mistake"),
         ("Exits", "failed", "SystemExit: 7"),
         ("OutOfMemory", "oom", "planted"),
+        (
+            "LibraryOutOfMemory",
+            "oom",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        ),
+        (
+            "NotReproducible",
+            "failed",
+            "workload.deterministic=true: torch has no bit-reproducible cumsum_cuda_kernel here: say "
+            "deterministic=false",
+        ),
     ],
 )
 def test_a_plugin_that_raises_fails_its_cell_alone(
@@ -157,6 +169,39 @@ def test_a_plugin_that_raises_fails_its_cell_alone(
     record = run(c)
     assert (record["status"], record["error"]) == (status, error)
     assert "go_wrong" in c.folder.error_file.read_text()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other call",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "HIP error: hipErrorOutOfMemory",
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+        "to allocate 4000000000000000 bytes. Error code 12 (Cannot allocate memory)",
+    ],
+)
+def test_memory_that_lacks_is_oom_however_a_library_says_it(message: str) -> None:
+    said = failure(RuntimeError(message))
+    assert said["status"] == "oom" and said["error"].startswith(message[:20])
+    wrapped = UserError("algorithm.optimizer (Adam): could not be built")
+    wrapped.__cause__ = RuntimeError(message)
+    assert failure(wrapped)["status"] == "oom"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA error: device-side assert triggered"), ValueError("a setting named out of memory"),
+     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`")],
+)  # fmt: skip
+def test_other_errors_of_a_gpu_are_failures(error: Exception) -> None:
+    assert failure(error)["status"] == "failed"
 
 
 @pytest.mark.parametrize(

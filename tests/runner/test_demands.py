@@ -15,7 +15,7 @@ from runner.errors import UserError
 from runner.execute import run_cell
 from tests.problems import through_disk
 from tests.small_cells import evaluations, interrupted
-from tests.tasks import BATCH, classification, meters, train, weights
+from tests.tasks import BATCH, classification, make_info, meters, train, weights
 
 FOREIGN = "tests.doubles.foreign"
 
@@ -120,6 +120,8 @@ def test_it_has_to_be_said_and_goes_with_no_part_that_makes_the_gradient() -> No
     spec = foreign("Hutchinson", create_graph=True)
     said = Composed(spec, transform={"clip_norm": part}).compatible(classification().info)
     assert said == "transform.clip_norm: the optimizer differentiates the gradient itself (create_graph)"
+    said = Composed(spec).compatible(make_info(compiled=True))
+    assert said is not None and said.startswith("optimizer: takes second derivatives")
 
 
 def test_an_optimizer_may_make_the_backward_pass_itself() -> None:

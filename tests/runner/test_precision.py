@@ -5,9 +5,11 @@ What fp32 and TF32 compute on a GPU is read from torch's own switches: none was 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +22,13 @@ from torch._dynamo.testing import CompileCounter
 
 from runner import gpus, machine
 from runner.cell import Cell
-from runner.config import compose
+from runner.check.subjects import subjects
+from runner.config import algorithm_names, compose
 from runner.errors import UserError
 from runner.execute import run_cell
 from runner.precision import specialise
 from tests.doubles.fake_gpus import UUID, FakeGpus, four_gpus
+from tests.tasks import classification
 
 __all__ = ["four_gpus"]
 TINY = ["workload=breast_cancer", "workload.budget_samples=320", "log=none"]
@@ -170,3 +174,59 @@ def test_what_nvidia_smi_does_not_say_is_left_out(watts: str, known: dict, four_
     four_gpus.smi_says(free={0: 1} if known else None, driver="550", watts=watts)
     assert gpus.settings(f"GPU-{UUID.format(0)}") == known
     assert gpus.settings(UUID.format(3)) == {}
+
+
+# -- second derivatives of compiled models -------------------------------------------------------------
+
+
+HESSIAN = ["algorithm=gns_newton", "algorithm.hessian=exact"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "who"), [(["algorithm=bo_rep"], "reweighting"), (HESSIAN, "hessian=exact")]
+)
+def test_second_derivatives_of_a_compiled_model_are_refused_before_training(
+    chosen: list[str], who: str, tmp_path: Path
+) -> None:
+    cell = Cell.from_overrides([*TINY, *chosen, "workload.compile=true", f"results_dir={tmp_path}"])
+    cell.submit()
+    status = run_cell(cell.folder.path)
+    assert status["status"] == "failed" and status["user_error"] and not cell.folder.evals()
+    assert f"{who}: takes second derivatives" in status["error"].replace("exact takes", "exact: takes")
+    assert status["error"].endswith("say workload.compile=false")
+    task = classification()
+    task.info = replace(task.info, compiled=True)
+    with pytest.raises(UserError, match=r"task\.hvp takes second derivatives"):
+        task.hvp(task.data.next(), task.params)
+
+
+@contextlib.contextmanager
+def differentiated(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What asks, inside, for gradients of a model's weights that can be differentiated."""
+    found: list[str] = []
+
+    def watched(function: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            at = args[1] if function.__name__ == "grad" and len(args) > 1 else None
+            of_weights = at is None or any(isinstance(p, nn.Parameter) for p in at)
+            if options.get("create_graph") and of_weights:
+                found.append(function.__name__)
+            return function(*args, **options)
+
+        return call
+
+    with patch.context() as inside:
+        for name in ("grad", "backward"):
+            inside.setattr(torch.autograd, name, watched(getattr(torch.autograd, name)))
+        yield found
+
+
+@pytest.mark.slow
+def test_every_method_that_takes_second_derivatives_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in algorithm_names():
+        fitting = (s for s in subjects([f"algorithm={name}"]) if s.refusal is None)
+        subject = next(fitting)
+        with differentiated(monkeypatch) as found:
+            subject.train(12)
+        said = subject.build_algorithm().compatible(replace(subject.info, compiled=True))
+        assert bool(found) == (said is not None), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,6 +110,26 @@ def test_what_importing_a_method_sets_is_named(tmp_path: Path) -> None:
     assert status["left"].startswith("torch.get_float32_matmul_precision() (when it was imported)")
     assert torch.get_float32_matmul_precision() == "highest"
     assert "left" not in run_cell(submitted(leaver(tmp_path, "matmul")).folder.path)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_gpu_that_does_not_answer_any_more_is_left_behind_with_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    # After an assertion on the device every call of the process fails, and so would each later cell.
+    initialised = iter([False, False])  # it comes up within the cell
+
+    def synchronize(_device: Any = None) -> None:
+        if broken:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: next(initialised, True))
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    status = run_cell(submitted(faulty(tmp_path, "Plain")).folder.path)
+    assert ("left" in status) == broken
+    assert not broken or status["left"].startswith("the current CUDA device and stream")
 
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))

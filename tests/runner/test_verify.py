@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,58 @@ def test_evaluations_that_are_gone(board: Path, again: Callable[..., Said]) -> N
     assert "evaluations instead of 0" in again(board, "--dry-run").out
     whole.drop(columns="validation/loss").to_parquet(board / "evals.parquet")
     assert again(board, "--dry-run").code == 0  # what is not published is not compared
+
+
+# -- GPUs, whose kernels add up in another order each time -------------------------------------------
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch, deterministic: bool) -> None:
+    """The reruns count as those of cells on a GPU."""
+    judge = verify.judge
+
+    def judged(inputs: Any, cell: Cell, *rerun: Any) -> verify.Verdict:
+        workload = {**cell.config["workload"], "deterministic": deterministic}
+        config = {**cell.config, "device": "cuda", "workload": workload}
+        return judge(inputs, replace(cell, config=config), *rerun)
+
+    monkeypatch.setattr(verify, "judge", judged)
+
+
+def noisy(board: Path) -> None:
+    doctor(board, "evals.parquet", lambda evals: evals.assign(**{"train/loss": evals["train/loss"] + 1e-6}))
+
+
+def test_noise_of_a_gpu_is_no_dispute(
+    board: Path, again: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy(board)
+    assert again(board, "--dry-run").out.count("disputed: ") == 4  # a CPU has none
+    on_a_gpu(monkeypatch, deterministic=False)
+    said = again(board)
+    assert said.code == 0 and said.out.count("agrees: ") == 4
+    assert "a GPU without workload.deterministic; " in said.lines[0] and "studies spread" in said.lines[0]
+    assert "disputed" not in (board / PAGE).read_text()
+
+
+def test_a_gpu_that_is_told_to_be_reproducible_has_none(
+    board: Path, again: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy(board)
+    on_a_gpu(monkeypatch, deterministic=True)
+    said = again(board, "--dry-run")
+    assert (
+        said.code == 1 and said.out.count("disputed: ") == 4 and "the same kind of machine" in said.lines[0]
+    )
+
+
+def test_what_is_further_off_than_the_studies_is_disputed_on_a_gpu_too(
+    board: Path, again: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu(monkeypatch, deterministic=False)
+    cell = row_of(board, "lion", 0)["id"]
+    doctor(board, "cells.parquet", lambda cells: faster(cells, cell))
+    said = again(board, "--dry-run")
+    assert said.code == 1 and said.out.count("disputed: ") == 1 and said.out.count("same: ") == 3
 
 
 # -- other source, other machines --------------------------------------------------------------------

@@ -19,6 +19,7 @@ from algorithms.averages.polynomial import Polynomial
 from algorithms.optimizers.dog import DoG
 from algorithms.optimizers.prodigy import Prodigy
 from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
+from algorithms.wrappers import wgsef
 from algorithms.wrappers.mechanic import Mechanic
 from algorithms.wrappers.wgsef import WGSEF, rows, shares
 from runner.build import build_part
@@ -82,6 +83,16 @@ def test_reference_shares(strength: float) -> None:
                 got = shares(norms, weights, k, strength)
                 expected = literal_shares(norms.tolist(), weights.tolist(), k, strength)
                 assert got.tolist() == pytest.approx(expected, abs=1e-8)
+
+
+def test_sums_for_a_gpu_are_the_same_but_for_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's cumsum of floats has no bit-reproducible kernel there, and raises where one is asked for."""
+    x = torch.randn(3, 37, dtype=torch.float64)
+    torch.testing.assert_close(wgsef.doubled_sums(x), x.cumsum(-1), rtol=0, atol=1e-13)
+    assert torch.equal(wgsef.running_sums(x), x.cumsum(-1))
+    monkeypatch.setattr(wgsef, "running_sums", wgsef.doubled_sums)
+    for strength in (1e-4, 0.5, 20.0):
+        test_reference_shares(strength)
 
 
 def test_equal_norms_share_what_there_is() -> None:
