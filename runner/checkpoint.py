@@ -21,6 +21,9 @@ from runner.files import discard, write_atomic
 from runner.generators import global_rng, set_global_rng
 
 QUEUE = "a queue"
+HOST = "kept on the host"
+CPU = torch.device("cpu")
+OPTIMIZER = {"state", "param_groups"}  # keys of an optimizer's state, as torch has it
 
 if TYPE_CHECKING:
     from runner.loop import Loop
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 def snapshot(loop: Loop) -> dict[str, Any]:
     """All that training has changed so far, generators and clock included; tensors are shared, not copied."""
-    progress = loop.progress
+    progress, device = loop.progress, loop.task.data.x.device
     return {
         "progress": {
             "boundary": progress.boundary,
@@ -37,43 +40,97 @@ def snapshot(loop: Loop) -> dict[str, Any]:
             "hit": progress.hit,
         },
         "task": loop.task.state_dict(),
-        "algorithm": packed(loop.algorithm.state_dict()),
+        "algorithm": packed(loop.algorithm.state_dict(), device),
         "cost": loop.task.cost.state_dict(),
         "clock": loop.clock.state_dict(),
-        "diagnostics": loop.diagnostics.state_dict(),
-        "rng": global_rng(loop.task.data.x.device),
+        "diagnostics": packed(loop.diagnostics.state_dict(), device),
+        "rng": global_rng(device),
     }
 
 
 def restore(loop: Loop, state: dict[str, Any]) -> None:
-    """Go on where :func:`snapshot` was taken; ``loop`` is freshly built and its algorithm set up."""
-    kept, progress = state["progress"], loop.progress
+    """Go on where :func:`snapshot` was taken; ``loop`` is freshly built and its algorithm set up.
+
+    The tensors of ``state`` are on the host, where :func:`read` leaves them. Each goes back to where it was:
+    the step counters of torch's optimizers stay there, or every step would wait for the device to read them.
+    """
+    kept, progress, device = state["progress"], loop.progress, loop.task.data.x.device
     progress.boundary, progress.rows, progress.hit = kept["boundary"], kept["rows"], kept["hit"]
-    progress.losses = [] if kept["losses"] is None else list(kept["losses"].unbind())
+    progress.losses = [] if kept["losses"] is None else list(kept["losses"].to(device).unbind())
     loop.task.load_state_dict(state["task"])
-    loop.algorithm.load_state_dict(unpacked(state["algorithm"]))
+    loop.algorithm.load_state_dict(unpacked(state["algorithm"], device))
+    put_back(loop.algorithm.state_dict(), state["algorithm"], device)
     loop.task.cost.load_state_dict(state["cost"])
     loop.clock.load_state_dict(state["clock"])
-    loop.diagnostics.load_state_dict(state.get("diagnostics", {}))
-    set_global_rng(state["rng"], loop.task.data.x.device)
+    loop.diagnostics.load_state_dict(unpacked(state.get("diagnostics", {}), device))
+    set_global_rng(state["rng"], device)
 
 
-def packed(tree: Any) -> Any:
-    """The same state without queues, which torch's safe reader does not fill."""
+def packed(tree: Any, device: torch.device) -> Any:
+    """The same state without queues, which torch's safe reader does not fill.
+
+    Tensors that are not on ``device``, the cell's, are marked.
+    """
+    if isinstance(tree, torch.Tensor):
+        return tree if tree.device.type == device.type else {HOST: tree}
     if type(tree) is dict:
-        return {key: packed(value) for key, value in tree.items()}
+        return {key: packed(value, device) for key, value in tree.items()}
     if type(tree) is deque:
-        return {QUEUE: [packed(value) for value in tree], "maxlen": tree.maxlen}
-    return type(tree)(map(packed, tree)) if type(tree) in (list, tuple) else tree
+        return {QUEUE: [packed(value, device) for value in tree], "maxlen": tree.maxlen}
+    return type(tree)(packed(value, device) for value in tree) if type(tree) in (list, tuple) else tree
 
 
-def unpacked(tree: Any) -> Any:
-    """What :func:`packed` was given."""
+def unpacked(tree: Any, device: torch.device, held: bool = False) -> Any:
+    """What :func:`packed` was given, each tensor where it was; ``held``: left on the host.
+
+    What an optimizer knows of its parameters is held: to bring it to them is the optimizer's business, and
+    one that copies what it is given would else have it on the device twice.
+    """
+    if isinstance(tree, torch.Tensor):
+        return tree if held else tree.to(device)
+    if _is_mark(tree):
+        return tree[HOST]
     if type(tree) is dict and set(tree) == {QUEUE, "maxlen"}:
-        return deque(map(unpacked, tree[QUEUE]), tree["maxlen"])
+        return deque((unpacked(value, device, held) for value in tree[QUEUE]), tree["maxlen"])
     if type(tree) is dict:
-        return {key: unpacked(value) for key, value in tree.items()}
-    return type(tree)(map(unpacked, tree)) if type(tree) in (list, tuple) else tree
+        holds = {"state"} if tree.keys() >= OPTIMIZER else ()
+        return {key: unpacked(value, device, held or key in holds) for key, value in tree.items()}
+    if isinstance(getattr(tree, "__dict__", None), dict):  # an object of an allowed package
+        _bring(tree, device, set())
+    return type(tree)(unpacked(v, device, held) for v in tree) if type(tree) in (list, tuple) else tree
+
+
+def put_back(live: Any, tree: Any, device: torch.device) -> None:
+    """Have each tensor of ``live`` where it was when ``tree`` was packed: loading may have moved it."""
+    if type(live) is dict and type(tree) is dict:
+        places = [(key, tree[key]) for key in live if key in tree]
+    else:
+        places = [*enumerate(tree)][: len(live)] if type(live) is list and type(tree) is list else []
+    for key, saved in places:
+        if _is_mark(saved):
+            live[key] = saved[HOST]
+        elif isinstance(saved, torch.Tensor):
+            live[key] = live[key].to(device)
+        else:
+            put_back(live[key], saved, device)
+
+
+def _bring(thing: Any, device: torch.device, seen: set[int]) -> Any:
+    """``thing`` with the tensors that it holds, somewhere within, on ``device``; it may hold itself."""
+    if isinstance(thing, torch.Tensor):
+        return thing.to(device)
+    if id(thing) in seen:
+        return thing
+    seen.add(id(thing))
+    if isinstance(held := getattr(thing, "__dict__", thing), dict):
+        held.update({key: _bring(value, device, seen) for key, value in held.items()})
+    elif type(thing) is list:
+        thing[:] = [_bring(value, device, seen) for value in thing]
+    return tuple(_bring(value, device, seen) for value in thing) if type(thing) is tuple else thing
+
+
+def _is_mark(tree: Any) -> bool:
+    return type(tree) is dict and set(tree) == {HOST}
 
 
 def save(path: Path, state: dict[str, Any], stage: Path | None = None) -> None:
@@ -93,7 +150,7 @@ def save(path: Path, state: dict[str, Any], stage: Path | None = None) -> None:
     """
     try:
         write_atomic(path, lambda file: torch.save(state, file), stage)
-        read(path, "cpu", mmap=True)
+        read(path, mmap=True)
     except OSError:
         raise
     except Exception as error:
@@ -107,8 +164,8 @@ def save(path: Path, state: dict[str, Any], stage: Path | None = None) -> None:
         ) from error
 
 
-def read(file: Path | BinaryIO, device: torch.device | str, mmap: bool = False) -> Any:
-    """What was saved, by torch's reader that runs no code; NumPy's scalars and arrays are data, too.
+def read(file: Path | BinaryIO, mmap: bool = False) -> Any:
+    """What was saved, on the host, by torch's reader that runs no code; NumPy's numbers are data, too.
 
     Objects of packages that the user has allowed (:mod:`runner.trust`) are made by the code of these.
 
@@ -117,13 +174,13 @@ def read(file: Path | BinaryIO, device: torch.device | str, mmap: bool = False) 
     """
     with torch.serialization.safe_globals(_numpy_types()):
         try:
-            return torch.load(file, map_location=device, weights_only=True, mmap=mmap)
+            return torch.load(file, map_location=CPU, weights_only=True, mmap=mmap)
         except pickle.UnpicklingError:
             types = _allowed_types(file)
             if not types:
                 raise
     with torch.serialization.safe_globals([*_numpy_types(), *types]):
-        return torch.load(_from_start(file), map_location=device, weights_only=True, mmap=mmap)
+        return torch.load(_from_start(file), map_location=CPU, weights_only=True, mmap=mmap)
 
 
 def _allowed_types(file: Path | BinaryIO) -> list[Any]:
@@ -154,12 +211,11 @@ def damage(path: Path) -> str | None:
     return None if torn is None else f"its record {torn} is damaged"
 
 
-def load(path: Path, device: torch.device, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """The state in ``path``.
+def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The state in ``path``, its tensors on the host.
 
     Args:
         path: the checkpoint, which exists.
-        device: where its tensors go.
         expected: keys and values that a checkpoint to go on from has.
 
     Raises:
@@ -168,7 +224,7 @@ def load(path: Path, device: torch.device, expected: Mapping[str, Any]) -> dict[
     if (torn := damage(path)) is not None:
         raise Unusable(torn)
     try:
-        state = read(path, device)
+        state = read(path)
     except Exception as error:
         raise Unusable(one_line(described(error), 120)) from error
     if not isinstance(state, dict):
@@ -210,7 +266,7 @@ def _comes_back(value: Any) -> bool:
     try:
         torch.save(value, file)
         file.seek(0)
-        read(file, "cpu")
+        read(file)
     except Exception:
         return False
     return True

@@ -385,7 +385,7 @@ class CellRun:
 
     def _take_up(self) -> None:
         folder = self.folder
-        state = checkpoint.load(folder.checkpoint_file, self.device, self._origin())
+        state = checkpoint.load(folder.checkpoint_file, self._origin())
         try:
             rows = state["progress"]["rows"]
             checkpoint.restore(self.loop, state)

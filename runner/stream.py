@@ -165,9 +165,10 @@ class Stream:
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if epoch != self._order_epoch or self._order is None:
-            # Drawn on the CPU, so that the order is the same on every device.
+            # Drawn on the CPU, so that the order is the same everywhere; pinned, so that no step waits.
             generator = torch.Generator().manual_seed(derive(self.seed, epoch))
-            self._order = torch.randperm(self.n, generator=generator).to(self.x.device)
+            drawn = torch.randperm(self.n, generator=generator, pin_memory=self.x.is_cuda)
+            self._order = drawn.to(self.x.device, non_blocking=True)
             self._order_epoch = epoch
         return self._order
 

@@ -34,7 +34,8 @@ WAITING = {
     "bincount": "bincount",
     "_linalg_check_errors": "a linalg call that checks for errors",
 }
-INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
+READING = ("index", "_unsafe_index")
+INDEXING = (*READING, "index_put", "index_put_", "_index_put_impl_")
 COUNTERS = ("step", "mu_product")  # that torch.optim keeps on the CPU, unless capturable or fused
 TO_HOST = {"tolist": "tolist()", "numpy": "numpy()", "__array__": "a numpy array of it", "cpu": "cpu()"}
 
@@ -94,7 +95,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if what := _waiting(name, func, args, kwargs or {}):
+        if what := waiting(name, args, kwargs or {}) or _copied(name, args, kwargs or {}):
             tensor = args[0] if args and isinstance(args[0], Tensor) else None
             if not _own_counter(sys._getframe(1), tensor):
                 self.note(what)
@@ -117,15 +118,20 @@ class _Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _waiting(name: str, func: Any, args: Any, kwargs: dict[str, Any]) -> str | None:
+def waiting(name: str, args: Any, kwargs: Mapping[str, Any]) -> str | None:
+    """What has the host wait, where an operation on the device's tensors does; copies aside."""
     if name in WAITING:
         return WAITING[name]
     if name == "repeat_interleave" and kwargs.get("output_size") is None:
         return "repeat_interleave without output_size"
     if name in INDEXING:
         masks = any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] or ())
-        fills = name != "index" and len(args) > 2 and args[2].numel() == 1  # becomes masked_fill
+        fills = name not in READING and len(args) > 2 and args[2].numel() == 1  # becomes masked_fill
         return "boolean indexing" if masks and not fills else None
+    return None
+
+
+def _copied(name: str, args: Any, kwargs: Mapping[str, Any]) -> str | None:
     if name in ("_to_copy", "copy_") and args and isinstance(args[-1], Tensor) and args[-1].is_cuda:
         target = kwargs.get("device", args[0].device)
         return "a copy to the CPU" if torch.device(target).type == "cpu" else None

@@ -144,8 +144,7 @@ def train(
     loop = Loop(pieces.task, cast(Algorithm, tap), pieces.evaluate, plan, Clock(), recorder)
     recorder.loop = loop
     if resume is not None:
-        device = pieces.task.data.x.device
-        checkpoint.restore(loop, checkpoint.read(io.BytesIO(resume), device))
+        checkpoint.restore(loop, checkpoint.read(io.BytesIO(resume)))
     trial.ended = loop.run()
     trial.state = {key: value for key, value in checkpoint.snapshot(loop).items() if key != "clock"}
     return trial

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import shutil
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -182,7 +185,7 @@ def test_a_sound_checkpoint_is_gone_on_from(tmp_path: Path, cut: Path, whole: li
 def test_damage_that_changes_what_is_read_is_seen(tmp_path: Path, cut: Path, blow: str) -> None:
     """Wherever it falls: either it is noticed, or what is read is what was written."""
     sound, chance = (cut / "checkpoint.pt").read_bytes(), random.Random(blow)
-    written, file = checkpoint.read(cut / "checkpoint.pt", "cpu"), tmp_path / "checkpoint.pt"
+    written, file = checkpoint.read(cut / "checkpoint.pt"), tmp_path / "checkpoint.pt"
     unseen = 0
     for _ in range(150):
         data, at = bytearray(sound), chance.randrange(len(sound))
@@ -193,7 +196,7 @@ def test_damage_that_changes_what_is_read_is_seen(tmp_path: Path, cut: Path, blo
         file.write_bytes(data)
         if checkpoint.damage(file) is None:
             unseen += 1
-            assert same(checkpoint.read(file, "cpu"), written), at
+            assert same(checkpoint.read(file), written), at
     assert unseen < 75  # padding between records
 
 
@@ -205,3 +208,63 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
+
+
+# -- where tensors are ---------------------------------------------------------------------------------
+
+ELSEWHERE = torch.device("meta")  # stands for a GPU: a device on which nothing is computed here
+
+
+def test_tensors_come_back_to_where_they_were() -> None:
+    """The second is one that stays on the host on a GPU, such as a counter."""
+    tree = {"a": [torch.ones(2, device=ELSEWHERE), torch.ones(2)], "n": deque([torch.ones(1)], 3), "b": 1}
+    back = checkpoint.unpacked(_read(checkpoint.packed(tree, ELSEWHERE)), ELSEWHERE)
+    assert [t.device.type for t in back["a"]] == ["meta", "cpu"]
+    assert back["n"].maxlen == 3 and back["n"][0].device.type == "cpu" and back["b"] == 1
+
+
+def test_on_the_cpu_nothing_is_marked() -> None:
+    tree = {"a": [torch.ones(2)], "b": (1, "c")}
+    assert same(checkpoint.packed(tree, torch.device("cpu")), tree)
+
+
+def test_an_optimizers_state_is_left_on_the_host_for_it_to_take() -> None:
+    tree = {"optimizer": {"state": {0: {"m": torch.ones(2)}}, "param_groups": [], "shared": torch.ones(1)}}
+    back = checkpoint.unpacked(tree, ELSEWHERE)["optimizer"]
+    assert back["state"][0]["m"].device.type == "cpu" and back["shared"].device.type == "meta"
+
+
+def test_tensors_of_an_object_come_to_the_device() -> None:
+    """Such as a preconditioner of a library; it may know itself."""
+    inner = SimpleNamespace(q=[torch.ones(2)], r=(torch.ones(1), 2))
+    inner.me = inner
+    tree = {"optimizer": {"state": {0: {"preconditioner": inner}}, "param_groups": []}}
+    back = checkpoint.unpacked(tree, ELSEWHERE)["optimizer"]["state"][0]["preconditioner"]
+    assert back.me is back and back.q[0].device.type == back.r[0].device.type == "meta" and back.r[1] == 2
+
+
+@pytest.mark.parametrize("kind", [torch.optim.RAdam, torch.optim.NAdam, torch.optim.Adamax])
+def test_counters_of_torchs_optimizers_stay_on_the_host(kind: Any) -> None:
+    """Where they load a state they bring all of it to the parameters, but for ``step``."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    parameter.grad = torch.ones(3)
+    optimizer = kind([parameter])
+    optimizer.step()
+    counters = {name for name, value in optimizer.state[parameter].items() if value.dim() == 0}
+    assert "step" in counters
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0] |= {name: {checkpoint.HOST: saved["state"][0][name]} for name in counters}
+    resumed = kind([torch.nn.Parameter(torch.ones(3, device=ELSEWHERE))])
+    resumed.load_state_dict(checkpoint.unpacked(saved, ELSEWHERE))
+    checkpoint.put_back(resumed.state_dict(), saved, ELSEWHERE)
+    (state,) = resumed.state.values()
+    assert {name for name, value in state.items() if value.device.type == "cpu"} == counters
+
+
+def _read(tree: Any) -> Any:
+    """As a checkpoint gives it: all on the host."""
+    if isinstance(tree, torch.Tensor):
+        return torch.ones(tree.shape)
+    if isinstance(tree, dict):
+        return {key: _read(value) for key, value in tree.items()}
+    return type(tree)(map(_read, tree)) if isinstance(tree, (list, tuple)) else tree
