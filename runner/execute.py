@@ -215,6 +215,7 @@ class CellRun:
         config, folder = self.config, self.folder
         self._will_speak()
         self._configure()
+        machine.reset_peak_memory(self.device)
         folder.discard(folder.error_file)
         folder.set_status("running", **self._where())
         source.reach(folder.manifest().get("paths"))
@@ -419,6 +420,7 @@ class CellRun:
             return
         loop.clock.switch("log")
         summary = summarise(loop, ended, compile_seconds) | usage.facts(self.config["threads"])
+        summary |= machine.peak_memory(self.device)
         summary["contended"] |= self.shared
         if ended == "stopped":
             folder.set_status("stopped", **where, reason=self._reason, summary=summary)

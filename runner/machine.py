@@ -42,6 +42,19 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
     return lambda: None
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """A GPU's peak memory counts from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """``peak_gpu_memory_gb``: the most that tensors took, in GiB, since it was reset; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"peak_gpu_memory_gb": torch.cuda.max_memory_allocated(device) / 2**30}
+
+
 def host() -> str:
     """This machine's name."""
     return socket.gethostname()

@@ -39,9 +39,10 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         ``cells``: ``id, workload, label, study, trial, status``, the summary of a finished cell
         (``samples_to_target`` and the like are infinite where it missed, NaN where it is unfinished or has
-        no target), ``best_metric`` (validation, so far), ``error``, ``host``, ``job``, ``device``,
-        ``threads``, on a GPU ``driver``, ``cuda``, ``cudnn``, ``power_limit_w``, ``source``, ``commit``,
-        ``data_checksum``, and hyperparameters as ``hparam/<key>``.
+        no target; ``peak_gpu_memory_gb`` on a GPU), ``best_metric`` (validation, so far), ``error``,
+        ``host``, ``job``, ``device``, ``threads``, on a GPU ``driver``, ``cuda``, ``cudnn``,
+        ``power_limit_w``, ``source``, ``commit``, ``data_checksum``, and hyperparameters as
+        ``hparam/<key>``.
         ``evals``: ``id, workload, label, study, trial`` and what was measured, in order. A finished cell
         whose evaluations are not as it wrote them has ``status`` ``"damaged"`` and no evaluations.
 

@@ -27,6 +27,7 @@ from runner.config import algorithm_names, compose
 from runner.errors import UserError
 from runner.execute import run_cell
 from runner.precision import specialise
+from runner.tables import load
 from tests.doubles.fake_gpus import UUID, FakeGpus, four_gpus
 from tests.tasks import classification
 
@@ -176,6 +177,19 @@ def test_what_nvidia_smi_does_not_say_is_left_out(watts: str, known: dict, four_
     assert gpus.settings(UUID.format(3)) == {}
 
 
+def test_peak_memory_is_a_column_of_cells_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trained(tmp_path, "study=1")["status"] == "done"  # on a CPU: nothing
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device: calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: calls.append("read") or 3 << 29)
+    on_gpu = {name: getattr(machine, name) for name in ("reset_peak_memory", "peak_memory")}
+    for name, function in on_gpu.items():
+        monkeypatch.setattr(machine, name, lambda _device, function=function: function(torch.device("cuda")))
+    assert trained(tmp_path)["status"] == "done" and calls == ["reset", "read"]
+    cells = load(tmp_path / "default")[0].set_index("study")
+    assert cells.loc[0, "peak_gpu_memory_gb"] == 1.5 and cells["peak_gpu_memory_gb"].isna()[1]
+
+
 # -- second derivatives of compiled models -------------------------------------------------------------
 
 
@@ -224,8 +238,8 @@ def differentiated(patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.mark.slow
 def test_every_method_that_takes_second_derivatives_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in algorithm_names():
-        fitting = (s for s in subjects([f"algorithm={name}"]) if s.refusal is None)
-        subject = next(fitting)
+        small = subjects([f"algorithm={name}", "workload=breast_cancer,digits"])
+        subject = next(s for s in small if s.refusal is None)
         with differentiated(monkeypatch) as found:
             subject.train(12)
         said = subject.build_algorithm().compatible(replace(subject.info, compiled=True))
