@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.check.origin import TORCH, culprit, frames, is_check, is_library, place
 from runner.check.result import Result, failed, ok
 from runner.check.subject import Subject
+from runner.check.transfers import Transfers
 from runner.check.trial import Pieces
 
+Note = Callable[[str], None]
 IN_YAML = ", a key of its YAML"
 LAZY = 3  # first steps, in which state is made
 WAITING = {
@@ -37,17 +39,22 @@ WAITING = {
 READING = ("index", "_unsafe_index")
 INDEXING = (*READING, "index_put", "index_put_", "_index_put_impl_")
 COUNTERS = ("step", "mu_product")  # that torch.optim keeps on the CPU, unless capturable or fused
-TO_HOST = {"tolist": "tolist()", "numpy": "numpy()", "__array__": "a numpy array of it", "cpu": "cpu()"}
+SYNCHRONIZING = "called a synchronizing CUDA operation"  # torch's warning
 
 
 def check_syncs(subject: Subject) -> Result:
     """No step waits for the device, but for one in every ``syncs_every`` where that is declared.
 
-    Reading a value (.item(), float(), if tensor), nonzero, boolean indexing, unique, tolist, numpy and cpu
-    wait. torch.optim reading its own step counters, which lie on the CPU, does not.
+    Reading a value (.item(), float(), if tensor), nonzero, boolean indexing, unique, tolist, numpy, cpu, and
+    copies to or from memory that is not pinned wait. torch.optim reading its own step counters, which lie on
+    the CPU, does not. On a GPU torch itself says what waits.
     """
-    watch = Watch(subject.homes)
-    trial = subject.train(around=watch.step)
+    watch = Watch(subject.homes, on_gpu=subject.device.startswith("cuda"))
+    with subject.fresh():
+        pieces = subject.pieces(setup=False)
+        with watch.whole():
+            pieces.algorithm.setup(pieces.task)
+            trial = subject.train_here(pieces, around=watch.step)
     every = trial.pieces.algorithm.syncs_every
     allowed = -(-len(trial.steps) // every) if every else 0
     if len(watch.waits) <= allowed:
@@ -63,14 +70,20 @@ class Watch:
 
     Args:
         homes: folders or files of the parts that libraries bring: a wait in there is theirs.
+        on_gpu: have torch say what waits for the GPU.
 
     Attributes:
         waits: step -> (what, where) for each wait of that step.
     """
 
-    def __init__(self, homes: tuple[str, ...] = ()) -> None:
-        self.homes = homes
+    def __init__(self, homes: tuple[str, ...] = (), on_gpu: bool = False) -> None:
+        self.homes, self.on_gpu = homes, on_gpu
         self.waits: dict[int, list[tuple[str, str]]] = {}
+        self._transfers = Transfers(homes)
+
+    def whole(self) -> AbstractContextManager[object]:
+        """Around set-up and training; without it, what is made outside of a step counts as on the device."""
+        return nullcontext() if self.on_gpu else self._transfers
 
     @contextmanager
     def step(self, pieces: Pieces) -> Iterator[None]:
@@ -84,37 +97,67 @@ class Watch:
             frame = sys._getframe(2)
             self.waits.setdefault(number, []).append((what, place(culprit(frame, self.homes))))
 
-        with _Calls(note), _Operations(note):
+        with _told_by_torch(note) if self.on_gpu else self._seen(note):
             yield
+
+    @contextmanager
+    def _seen(self, note: Note) -> Iterator[None]:
+        self._transfers.note = note
+        try:
+            with _Operations(note):
+                yield
+        finally:
+            self._transfers.note = None
+
+
+@contextmanager
+def _told_by_torch(note: Note) -> Iterator[None]:
+    """On a GPU: torch warns of what waits, but for a copy to memory that is not pinned, asked not to."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(), _Unpinned(note):
+        warnings.simplefilter("always")
+        show = warnings.showwarning
+
+        def showwarning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+            if SYNCHRONIZING in str(message):
+                note("an operation that synchronizes")
+            else:
+                show(message, *args, **kwargs)
+
+        warnings.showwarning = showwarning
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+
+class _Unpinned(TorchDispatchMode):
+    """Copies from a GPU that are asked not to wait, and do: to memory that is not pinned."""
+
+    def __init__(self, note: Note) -> None:
+        super().__init__()
+        self.note = note
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ == "copy_" and (args[2:] or (kwargs or {}).get("non_blocking")):
+            target, source = args[:2]
+            if source.is_cuda and not target.is_cuda and not target.is_pinned():
+                self.note("a copy to memory of the host")
+        return func(*args, **(kwargs or {}))
 
 
 class _Operations(TorchDispatchMode):
-    def __init__(self, note: Any) -> None:
+    def __init__(self, note: Note) -> None:
         super().__init__()
         self.note = note
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        if what := waiting(name, args, kwargs or {}) or _copied(name, args, kwargs or {}):
+        if what := waiting(name, args, kwargs or {}):
             tensor = args[0] if args and isinstance(args[0], Tensor) else None
             if not _own_counter(sys._getframe(1), tensor):
                 self.note(what)
-        return func(*args, **(kwargs or {}))
-
-
-class _Calls(TorchFunctionMode):
-    """Copies to the host, which are no operation at all where the device is the CPU."""
-
-    def __init__(self, note: Any) -> None:
-        super().__init__()
-        self.note = note
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in TO_HOST and args and isinstance(args[0], Tensor):
-            self.note(TO_HOST[name])
-        elif name == "to" and any(isinstance(arg, str) and arg == "cpu" for arg in args):
-            self.note('to("cpu")')
         return func(*args, **(kwargs or {}))
 
 
@@ -128,13 +171,6 @@ def waiting(name: str, args: Any, kwargs: Mapping[str, Any]) -> str | None:
         masks = any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1] or ())
         fills = name not in READING and len(args) > 2 and args[2].numel() == 1  # becomes masked_fill
         return "boolean indexing" if masks and not fills else None
-    return None
-
-
-def _copied(name: str, args: Any, kwargs: Mapping[str, Any]) -> str | None:
-    if name in ("_to_copy", "copy_") and args and isinstance(args[-1], Tensor) and args[-1].is_cuda:
-        target = kwargs.get("device", args[0].device)
-        return "a copy to the CPU" if torch.device(target).type == "cpu" else None
     return None
 
 
