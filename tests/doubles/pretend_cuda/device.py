@@ -97,6 +97,8 @@ def _cuda() -> dict[str, Callable[..., Any]]:
         "get_device_properties": lambda _device=None: PROPERTIES,
         "synchronize": lambda _device=None: note("torch.cuda.synchronize()"),
         "empty_cache": lambda: None,
+        "max_memory_allocated": lambda _device=None: 0,
+        "reset_peak_memory_stats": lambda _device=None: None,
         "get_rng_state": lambda _device=None: torch.get_rng_state(),
         "set_rng_state": set_rng_state,
         "manual_seed": lambda _seed: None,
