@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from runner.tables import load as load
     from runner.task import Task as Task
 
+__version__ = "0.1.0"
+
 # A terminal whose encoding lacks a character gets a replacement: every command begins with this import.
 for _stream in (sys.stdout, sys.stderr):
     if isinstance(_stream, io.TextIOWrapper):
         _stream.reconfigure(errors="replace")
 # Of `python -m runner.…`, Ctrl-C ends the imports without a traceback; runner.cli goes on from there.
-_command = sys.argv[:1] == ["-m"] and any(re.match(r"(-m)?runner(\.|$)", word) for word in sys.orig_argv)
-if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+_module = sys.argv[:1] == ["-m"] and any(re.match(r"(-m)?runner(\.|$)", word) for word in sys.orig_argv)
+_module |= sys.argv[0].endswith("/ttt")
+if _module and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # Resolved when asked for: `python -m runner --help` imports neither torch nor pandas.

@@ -16,12 +16,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from runner import advice, trust
+from runner import __version__, advice, trust
 from runner.composer import Composer
 from runner.config import explained, hydra_ready
 from runner.errors import UserError
 from runner.overrides import MOST, as_hydra, check_text, name_of, parsed
-from runner.paths import expanded
+from runner.paths import expanded, own_folders
 
 OURS = "hydra_plugins.runner_launchers."
 ALONE = {  # what Hydra would take and cells would not see, and what does it here
@@ -71,8 +71,9 @@ def read(arguments: Sequence[str]) -> CommandLine:
     check_text(arguments)
     parser = argparse.ArgumentParser("python -m runner", parents=[get_args_parser()], add_help=False,
                                      conflict_handler="resolve", exit_on_error=False)  # fmt: skip
-    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=expanded,
+    parser.add_argument("--config-dir", "-cd", action="append", default=own_folders(), type=expanded,
                         help="Adds a folder to the config search path")  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"time-to-target {__version__}")
     trust.add_option(parser)
     try:
         flags, unknown = parser.parse_known_intermixed_args(arguments)

@@ -6,21 +6,24 @@ import functools
 import hashlib
 import subprocess
 
+from runner import __version__
 from runner.paths import ROOT
 
 
 @functools.lru_cache(maxsize=1)
 def facts() -> dict[str, str | bool]:
-    """``commit``, ``dirty`` and a hash of the difference; empty outside a git checkout."""
+    """The project's ``version``; in a checkout also ``commit``, ``dirty`` and a hash of the difference."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
-        return {}
+        return {"version": __version__}
     diff = _git("diff", "HEAD") or ""
     changed = {"diff": hashlib.sha256(diff.encode()).hexdigest()[:16]} if diff else {}
-    return {"commit": commit.strip(), "dirty": bool(diff), **changed}
+    return {"version": __version__, "commit": commit.strip(), "dirty": bool(diff), **changed}
 
 
 def _git(*args: str) -> str | None:
+    if not (ROOT / ".git").exists():  # an installed package, perhaps below somebody else's checkout
+        return None
     command = ["git", "-C", str(ROOT), *args]
     try:
         done = subprocess.run(

@@ -19,7 +19,7 @@ from runner.errors import UserError
 from runner.expand import expand
 from runner.grid import job_of
 from runner.overrides import as_hydra, name_of
-from runner.paths import expanded
+from runner.paths import expanded, own_folders
 from runner.records import ENDED, FINISHED
 from runner.scheduler import Judge, Scheduler, Silent
 from runner.slots import Slots
@@ -69,7 +69,7 @@ def run(
     from runner.tables import cell_row
 
     importlib.invalidate_caches()  # modules that were written since
-    folders = [expanded(folder) for folder in config_dirs]
+    folders = [*own_folders(), *map(expanded, config_dirs)]
     given = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
     cell = Cell.from_overrides(_of_one_cell(given, folders), folders)
     ensure_writable(experiment_folder(cell.config))

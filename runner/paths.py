@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent  # of a checkout; where the wheel is installed, the folder of all that is installed
+CONF = next(filter(Path.is_dir, (PACKAGE / "conf", ROOT / "conf")), ROOT / "conf")  # a wheel has its own
+PACKAGES = ("runner", "workloads", "algorithms", "hydra_plugins")
 FOLDERS = ("results_dir", "data_dir")  # keys of a config
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is the project's: in a checkout, or where the wheel has put it beside other packages."""
+    return path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[:1] in [(name,) for name in PACKAGES]
+
+
+def own_folders() -> list[Path]:
+    """Folders beside ``conf/`` that ``$BENCH_CONF`` names, parted as in ``$PATH``."""
+    return [expanded(folder) for folder in os.environ.get("BENCH_CONF", "").split(os.pathsep) if folder]
 
 
 def expanded(path: str | Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import allowances, data
-from runner.paths import ROOT
+from runner.paths import ROOT, is_ours
 
 ENTRY = "runner.execute"  # what a worker runs
 UNAVAILABLE = "unavailable"  # the state of a finished cell that could not be trained again from here
@@ -129,7 +129,8 @@ def _spec(name: str, search_path: tuple[str, ...]) -> ModuleSpec:
 
 @functools.lru_cache(maxsize=8192)
 def _is_installed(path: Path) -> bool:
-    return any(path.is_relative_to(root) for root in _installed())
+    """Whether a file is a library's: what it says is known by a version, and it is not followed."""
+    return not is_ours(path) and any(path.is_relative_to(root) for root in _installed())
 
 
 @functools.lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ from typing import Any
 from runner import allowances
 from runner.definitions import definition
 from runner.errors import UserError, one_line
-from runner.paths import ROOT
+from runner.paths import is_ours
 from runner.placeholders import is_placeholder
 from runner.source import homes, module_file, source_file
 from runner.targets import locate
@@ -180,7 +180,7 @@ def _is_ours(name: str) -> bool:
     if not _is_below(f"{found.module}.", PARTS):
         return _is_below(f"{found.module}.", LAYERS)
     file = source_file(found.module)  # in a folder with modules of these names Python finds those
-    return file is not None and file.is_relative_to(ROOT)
+    return file is not None and is_ours(file)
 
 
 def _top(name: str) -> str:

@@ -19,7 +19,7 @@ from runner.check.subjects import subjects
 from runner.errors import UserError
 from runner.execute import run_cell
 from runner.methods.__main__ import main as list_methods
-from scripts.new_algorithm import FOLDERS
+from runner.new.layout import FOLDERS
 from tests.conftest import ROOT
 
 OVERVIEW = ROOT / "docs" / "adding_a_method.md"
@@ -217,7 +217,7 @@ def test_it_is_a_page_that_leads_to_what_there_is(one: Example) -> None:
     assert f"(adding_a_method/{one.kind}.md)" in OVERVIEW.read_text()
     for link in re.findall(r"\]\(([^)#\s]+)", one.page):
         assert (path.parent / link).exists(), link
-    for name in re.findall(r"scripts/templates/\w+\.py", one.page):
+    for name in re.findall(r"runner/new/templates/\w+\.py", one.page):
         assert (ROOT / name).exists(), name
 
 
@@ -226,7 +226,7 @@ def test_it_is_where_the_scaffold_puts_it_and_is_called_in_the_same_way(one: Exa
     group = "" if one.kind == "whole" else f"{one.kind}/"
     assert one.file == f"algorithms/{FOLDERS[one.kind]}/{one.name}.py"
     assert one.yaml_file == f"conf/algorithm/{group}{one.name}.yaml"
-    template = (ROOT / "scripts" / "templates" / f"{one.kind}.py").read_text()
+    template = (ROOT / "runner" / "new" / "templates" / f"{one.kind}.py").read_text()
     for method in ("__call__", "update", *(["step"] if one.kind in ("optimizer", "whole") else [])):
         assert arguments(one.code, method) == arguments(template, method), method
     headers = [re.search(r"^# @package.*\.", text) for text in (one.yaml, template_yaml(one.kind))]
@@ -234,7 +234,7 @@ def test_it_is_where_the_scaffold_puts_it_and_is_called_in_the_same_way(one: Exa
 
 
 def template_yaml(kind: str) -> str:
-    return (ROOT / "scripts" / "templates" / f"{kind}.yaml").read_text()
+    return (ROOT / "runner" / "new" / "templates" / f"{kind}.yaml").read_text()
 
 
 def arguments(code: str, method: str) -> list[str] | None:

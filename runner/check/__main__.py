@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from runner.cli import leave
 from runner.errors import UserError, nearest
-from runner.paths import expanded
+from runner.paths import expanded, own_folders
 
 EPILOG = """\
 examples:
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list the checks and leave")
     parser.add_argument("--only", metavar="NAMES", help="run these checks alone, names by commas")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=expanded,
+    parser.add_argument("--config-dir", "-cd", action="append", default=own_folders(), type=expanded,
                         help="a folder of your own presets, parts and workloads")  # fmt: skip
     return parser
 

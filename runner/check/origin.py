@@ -12,7 +12,7 @@ from types import FrameType, ModuleType
 
 import torch
 
-from runner.paths import ROOT
+from runner.paths import ROOT, is_ours
 
 CHECKS = str(Path(__file__).parent)
 TORCH = str(Path(torch.__file__).parent)
@@ -22,6 +22,8 @@ STANDARD = tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "
 @functools.lru_cache(maxsize=4096)
 def is_library(file: str) -> bool:
     """Whether ``file`` belongs to Python or to an installed package, or is no real file (``<string>``)."""
+    if is_ours(Path(file)):
+        return False
     if "site-packages" in file or "dist-packages" in file:
         return True
     return file.startswith(STANDARD) or not Path(file).is_absolute()

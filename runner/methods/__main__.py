@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli import leave
 from runner.errors import UserError, nearest, one_line
-from runner.paths import expanded
+from runner.paths import expanded, own_folders
 
 if TYPE_CHECKING:
     from runner.methods.catalogue import Method
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="name", help="print the cards of these methods")
     parser.add_argument("--kind", help="only methods of this kind: optimizer, schedule, …")
     parser.add_argument("--markdown", action="store_true", help="print docs/methods.md")
-    parser.add_argument("--config-dir", "-cd", action="append", default=[], type=expanded,
+    parser.add_argument("--config-dir", "-cd", action="append", default=own_folders(), type=expanded,
                         help="a folder of your own presets and parts")  # fmt: skip
     return parser
 

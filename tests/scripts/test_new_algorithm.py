@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.new_algorithm import FOLDERS
+from runner.new.layout import FOLDERS
 from tests.conftest import ROOT
 
 
@@ -22,7 +22,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     for part in FOLDERS:
-        done = python(copy, "scripts/new_algorithm.py", f"my_{part}", "--part", part)
+        done = python(copy, "-m", "runner.new", "algorithm", f"my_{part}", "--part", part)
         assert done.returncode == 0, done.stderr
     return copy
 
@@ -67,6 +67,6 @@ def test_a_name_that_will_not_do_is_refused_and_nothing_written(
     checkout: Path, name: str, reason: str
 ) -> None:
     before = sorted(checkout.rglob("*.yaml"))
-    done = python(checkout, "scripts/new_algorithm.py", name, "--part", "loss")
+    done = python(checkout, "-m", "runner.new", "algorithm", name, "--part", "loss")
     assert done.returncode == 2 and reason in done.stderr
     assert sorted(checkout.rglob("*.yaml")) == before

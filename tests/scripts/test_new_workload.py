@@ -21,7 +21,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("conf", "runner", "algorithms", "workloads", "hydra_plugins", "scripts"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
-    done = python(copy, "scripts/new_workload.py", "my_points")
+    done = python(copy, "-m", "runner.new", "workload", "my_points")
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [
@@ -70,6 +70,6 @@ def test_a_name_that_will_not_do_is_refused_and_nothing_written(
     checkout: Path, name: str, reason: str
 ) -> None:
     before = sorted(checkout.rglob("*"))
-    done = python(checkout, "scripts/new_workload.py", name)
+    done = python(checkout, "-m", "runner.new", "workload", name)
     assert done.returncode == 2 and reason in done.stderr
     assert sorted(checkout.rglob("*")) == before
