@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,18 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runner.cell import Cell, ensure_writable, experiment_folder
-from runner.cli import INTERRUPTED
-from runner.commands import command
 from runner.display import Display
-from runner.errors import UserError, one_line
+from runner.errors import one_line
 from runner.launch import Launch
-from runner.logs import afterwards
-from runner.paths import shown
 from runner.places import Places
-from runner.records import ENDED, FINISHED
+from runner.records import ENDED
+from runner.resources import Resources
 from runner.scheduler import Job
 from runner.source import UNAVAILABLE, not_here
-from runner.values import FOLLOW_UPS
 
 AGAIN = {
     "stale": "again: source or data have changed",
@@ -32,8 +27,29 @@ AGAIN = {
 CHECKED_AHEAD = 64  # override lists that are composed before the first cell is drawn
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A cell of a grid, as a dry run shows it.
+
+    Attributes:
+        name: of its folder.
+        workload, label: its row of the table.
+        column: one of :data:`runner.plan.COLUMNS`.
+        needs: estimated.
+        device, threads: what it runs on.
+    """
+
+    name: str
+    workload: str
+    label: str
+    column: str
+    needs: Resources
+    device: str
+    threads: int
+
+
 class Backend(Protocol):
-    """Where cells run. A backend has a name, options for the record, and this method."""
+    """Where cells run."""
 
     name: str
 
@@ -43,6 +59,10 @@ class Backend(Protocol):
 
     def admit(self, cell: Cell) -> None:
         """Raise a UserError for a cell that cannot run there, before anything of it is written."""
+        ...
+
+    def describe(self, cells: Sequence[Planned]) -> str:
+        """How long these cells would take, and on what, for a dry run."""
         ...
 
     def run(self, grid: Grid, display: Display) -> bool:
@@ -181,65 +201,6 @@ class Grid:
                 f"{cell.config['workload_label']}: conf/targets has no target for this installation's data "
                 f"({workload['data_id']}); training to the end of the budget"
             )
-
-
-def run_grid(
-    jobs: Sequence[Sequence[str]],
-    backend: Backend,
-    config_dirs: Sequence[Path] = (),
-    dry_run: bool = False,
-    then: str | None = None,
-) -> int:
-    """Run every cell that the override lists expand to.
-
-    Args:
-        jobs: override lists.
-        backend: where to run them.
-        config_dirs: folders beside ``conf/``.
-        dry_run: print the plan and run nothing.
-        then: ``score``: score the experiment when all is done.
-
-    Returns:
-        0 when every cell is done or diverged, 1 when one failed, 2 for bad input, 130 after Ctrl-C.
-    """
-    return run(Grid(jobs, backend, Display(), config_dirs), dry_run, then)
-
-
-def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
-    """Run a grid, wherever its cells come from; see :func:`run_grid`."""
-    try:
-        if then not in FOLLOW_UPS:
-            raise UserError(f"then: got {then!r}, wants score, or null")
-        if dry_run:
-            from runner.plan import show
-
-            return show(grid)
-        with grid.display as display:
-            finished = grid.backend.run(grid, display)
-            if not finished:
-                display.interrupted()
-                return INTERRUPTED
-            code = display.summary()
-        for experiment in grid.launches:
-            for line in afterwards(experiment):
-                display.say(line)
-        if not display.stays:
-            return code
-        if then is None and any(status["status"] in FINISHED for status in display.statuses.values()):
-            verb = "runner.report" if display.total == 1 else "runner.score"
-            display.say("; ".join(f"next: {command(verb, experiment)}" for experiment in grid.experiments))
-        return code if then is None else max(code, _follow_up(then, grid.experiments))
-    except UserError as error:
-        Display.error(str(error))
-        return 2
-    finally:
-        grid.end()
-
-
-def _follow_up(then: str, experiments: Iterable[Path]) -> int:
-    """``then=score``: call that verb on every experiment of the grid."""
-    verb = importlib.import_module(f"runner.{then}")
-    return max((verb.main([str(shown(experiment))]) for experiment in experiments), default=0)
 
 
 def job_of(cell: Cell, state: str = "pending") -> Job:

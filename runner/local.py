@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runner import gpus
 from runner.cell import Cell
-from runner.display import Display
+from runner.display import Display, plural
 from runner.errors import UserError
-from runner.grid import Grid
+from runner.grid import Grid, Planned
 from runner.scheduler import Job, Scheduler
 from runner.slots import Slots
+from runner.survey import duration
 
 
 @dataclass
@@ -38,6 +39,18 @@ class Local:
     def admit(self, cell: Cell) -> None:
         """Refuse a cell that wants a GPU where torch has none."""
         need_gpu(cell)
+
+    def describe(self, cells: Sequence[Planned]) -> str:
+        """Minutes, and the workers they are shared by."""
+        slots = Slots.here(self.workers, self.per_gpu)
+        minutes: dict[int, float] = {}
+        for cell in cells:
+            at_once = slots.count(cell.device, cell.threads)
+            minutes[at_once] = minutes.get(at_once, 0.0) + cell.needs.minutes
+        total = sum(spent / at_once for at_once, spent in minutes.items())
+        longest = max(cell.needs.minutes for cell in cells)
+        workers = " to ".join(plural(n, "worker") for n in sorted({min(minutes), max(minutes)}))
+        return f"about {duration(60 * max(total, longest))} on {workers}"
 
     def run(self, grid: Grid, display: Display) -> bool:
         """Run the grid's cells; False when a signal stopped it."""
@@ -75,6 +88,10 @@ class Inline:
     def admit(self, cell: Cell) -> None:
         """Refuse a cell that wants a GPU where torch has none."""
         need_gpu(cell)
+
+    def describe(self, cells: Sequence[Planned]) -> str:
+        """All minutes together."""
+        return f"about {duration(60 * sum(cell.needs.minutes for cell in cells))}, one after the other"
 
     def run(self, grid: Grid, display: Display) -> bool:
         """Run the grid's cells; False when a signal stopped it."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
@@ -15,40 +13,17 @@ from rich.table import Table
 
 from runner.cell import Cell, experiment_folder
 from runner.display import plural
+from runner.grid import Backend, Grid, Planned
 from runner.launch import launches
 from runner.records import FINISHED
-from runner.resources import Recorded, Resources, estimate, recorded_minutes
+from runner.resources import Recorded, estimate, recorded_minutes
 from runner.source import UNAVAILABLE
-from runner.survey import DOUBTED, FAILED, can_ask_slurm, duration
+from runner.survey import DOUBTED, FAILED, can_ask_slurm
 from runner.terminal import Console
-
-if TYPE_CHECKING:
-    from runner.grid import Backend, Grid
 
 COLUMNS = ("done", "stopped", "missing", "to resume", "failed", *DOUBTED, UNAVAILABLE, "elsewhere")
 # At an end, or in the hands of somebody else.
 LEFT_ALONE = ("done", "stopped", UNAVAILABLE, "elsewhere")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell of the grid.
-
-    Attributes:
-        name: of its folder.
-        workload, label: its row of the table.
-        column: one of :data:`COLUMNS`.
-        needs: estimated.
-        device, threads: what it runs on.
-    """
-
-    name: str
-    workload: str
-    label: str
-    column: str
-    needs: Resources
-    device: str
-    threads: int
 
 
 def show(grid: Grid) -> int:
@@ -94,8 +69,7 @@ def to_do(cells: Sequence[Planned], backend: Backend) -> str:
     """``to run: 12 cells, about 2 h 10 min on 4 workers``."""
     if not cells:
         return "nothing to run"
-    describe = {"local": _locally, "slurm": _on_slurm}.get(backend.name, _in_line)
-    return f"to run: {plural(len(cells), 'cell')}, {describe(cells, backend)} (dry run: nothing was started)"
+    return f"to run: {plural(len(cells), 'cell')}, {backend.describe(cells)} (dry run: nothing was started)"
 
 
 # -- the cells ---------------------------------------------------------------------------------------
@@ -147,41 +121,3 @@ def _queued(experiment: Path) -> set[str]:
     from runner.slurm.queue import alive
 
     return alive(ours)
-
-
-# -- how long ----------------------------------------------------------------------------------------
-
-
-def _in_line(cells: Sequence[Planned], _backend: Backend) -> str:
-    return f"about {duration(60 * sum(c.needs.minutes for c in cells))}, one after the other"
-
-
-def _locally(cells: Sequence[Planned], backend: Backend) -> str:
-    from runner.slots import Slots
-
-    options = backend.options()
-    slots = Slots.here(options["workers"], options["per_gpu"])
-    minutes: dict[int, float] = {}
-    for cell in cells:
-        at_once = slots.count(cell.device, cell.threads)
-        minutes[at_once] = minutes.get(at_once, 0.0) + cell.needs.minutes
-    total = sum(spent / at_once for at_once, spent in minutes.items())
-    longest = max(cell.needs.minutes for cell in cells)
-    workers = " to ".join(plural(n, "worker") for n in sorted({min(minutes), max(minutes)}))
-    return f"about {duration(60 * max(total, longest))} on {workers}"
-
-
-def _on_slurm(cells: Sequence[Planned], backend: Backend) -> str:
-    from runner.slurm.options import SlurmOptions
-    from runner.slurm.pack import CellSpec, arrays
-    from runner.slurm.submit import max_tasks
-
-    specs = [CellSpec(cell.name, cell.needs) for cell in cells]
-    packed = arrays(specs, SlurmOptions.of(backend.options()), max_tasks())
-    tasks = sum(len(array.tasks) for array in packed)
-    spent = duration(60 * sum(cell.needs.minutes for cell in cells))
-    limit = duration(60 * max(array.minutes for array in packed))
-    return (
-        f"about {spent} of computing, in {plural(tasks, 'task')} of {plural(len(packed), 'array')} "
-        f"(time limit: {limit} at most)"
-    )

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from runner.values import PRECISIONS
+from runner.precisions import PRECISIONS
 
 
 def specialise(model: nn.Module, precision: str = "fp32", compile: bool = False) -> nn.Module:

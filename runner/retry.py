@@ -19,13 +19,14 @@ from runner.cell import ID, Cell, identity
 from runner.cli import leave
 from runner.display import Display
 from runner.errors import UserError, nearest, one_line
-from runner.grid import Backend, Grid, run
+from runner.grid import Backend, Grid
 from runner.local import Inline, Local, checked
 from runner.paths import expanded, settled
 from runner.records import FINISHED, CellFolder
 from runner.resources import DEFAULTS, FACTOR, completed
 from runner.scheduler import Job
 from runner.source import reach, source_hashes
+from runner.start import run
 from runner.survey import DOUBTED, FAILED, LEFT, STATES, Seen, View, look, pick, place
 
 AGAIN = (*FAILED, *DOUBTED, *LEFT)

@@ -10,6 +10,7 @@ from runner import definitions, search
 from runner.build import NO_TARGET
 from runner.errors import UserError, nearest
 from runner.placeholders import left_open
+from runner.precisions import PRECISIONS
 
 Range = tuple[float, float, str]  # low, high (both allowed), how to say it
 
@@ -47,7 +48,6 @@ EXACT = 2**53  # up to here a float holds every integer
 UNITS = ("samples", "seconds", "steps")  # that boards compare
 FOLLOW_UPS = ("score", None)
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("fp32", "tf32", "bf16")
 
 # Conventional hyperparameters, wherever they stand in an algorithm or a workload.
 RANGES: dict[str, Range] = {

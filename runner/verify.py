@@ -183,8 +183,8 @@ def rerun(
     """
     from runner.boards.publish import configs
     from runner.display import Display
-    from runner.grid import run
     from runner.local import Local, checked
+    from runner.start import run
     from runner.tables import load
 
     published = configs(inputs.folder)

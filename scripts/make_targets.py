@@ -38,10 +38,10 @@ from runner.cli import leave
 from runner.config import compose
 from runner.errors import UserError
 from runner.files import write_text
-from runner.grid import run_grid
 from runner.local import Local
 from runner.overrides import assignment
 from runner.paths import CONF, expanded
+from runner.start import run_grid
 from runner.tables import load
 from runner.values import flatten
 

@@ -13,7 +13,7 @@ from runner.metrics import METRICS, measured
 from runner.stream import decode
 
 if TYPE_CHECKING:
-    from workloads.base import Split
+    from workloads.splits import Split
 
 
 class Evaluation:

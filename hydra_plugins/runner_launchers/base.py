@@ -29,6 +29,6 @@ class GridLauncher:
 
     def start(self, jobs: Sequence[Sequence[str]], config_dirs: Sequence[Path]) -> int:
         """Run every cell of the override lists; returns the grid's exit code."""
-        from runner.grid import run_grid
+        from runner.start import run_grid
 
         return run_grid(jobs, self.backend(), config_dirs, self.dry_run, self.then)

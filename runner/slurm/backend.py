@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runner.cell import Cell, experiment_folder
 from runner.commands import command
 from runner.display import Display, plural
 from runner.errors import UserError
+from runner.grid import Grid, Planned
 from runner.launch import launches
 from runner.resources import estimate, recorded_minutes
 from runner.scheduler import Job
 from runner.slurm import queue
 from runner.slurm.options import SlurmOptions
-from runner.slurm.pack import CellSpec
-from runner.slurm.submit import submit
+from runner.slurm.pack import CellSpec, arrays
+from runner.slurm.submit import max_tasks, submit
 from runner.slurm.watch import watch
-
-if TYPE_CHECKING:
-    from runner.grid import Grid
+from runner.survey import duration
 
 Chosen = list[tuple[Job, Cell]]
 
@@ -45,6 +44,17 @@ class Slurm:
 
     def admit(self, cell: Cell) -> None:
         """Its job will see what the node has."""
+
+    def describe(self, cells: Sequence[Planned]) -> str:
+        """Minutes of computing, and the tasks that they are packed into."""
+        packed = arrays([CellSpec(cell.name, cell.needs) for cell in cells], self._options, max_tasks())
+        tasks = sum(len(array.tasks) for array in packed)
+        spent = duration(60 * sum(cell.needs.minutes for cell in cells))
+        limit = duration(60 * max(array.minutes for array in packed))
+        return (
+            f"about {spent} of computing, in {plural(tasks, 'task')} of {plural(len(packed), 'array')} "
+            f"(time limit: {limit} at most)"
+        )
 
     def run(self, grid: Grid, display: Display) -> bool:
         """Queue the grid's cells; with ``wait``, stay until they have ended.

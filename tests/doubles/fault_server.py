@@ -26,9 +26,9 @@ import torch
 
 from runner import launch, machine
 from runner.cell import Cell, folder_state
-from runner.grid import run_grid
 from runner.local import Inline
 from runner.records import FINISHED, CellFolder
+from runner.start import run_grid
 from runner.survey import look
 from runner.tables import load
 from tests.doubles.file_faults import KINDS, Fault, Seam

@@ -18,10 +18,11 @@ from runner.cell import Cell
 from runner.display import Display, outcome
 from runner.errors import UserError
 from runner.execute import failure, run_cell
-from runner.grid import job_of, run_grid
+from runner.grid import job_of
 from runner.local import Inline
 from runner.scheduler import Scheduler
 from runner.slots import Slots
+from runner.start import run_grid
 from tests.doubles import workloads
 
 TIMES = ("seconds", "wall_seconds", "compile_seconds", "seconds_to_target", "cpu_seconds", "cpu_over_wall",

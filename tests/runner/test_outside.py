@@ -12,10 +12,10 @@ import pytest
 
 from runner import UserError, run, source
 from runner.cell import Cell, folder_state
-from runner.grid import run_grid
 from runner.local import Inline
 from runner.records import CellFolder
 from runner.retry import main as retry
+from runner.start import run_grid
 from runner.status import main as status
 from runner.survey import survey
 from tests.experiments import call

@@ -9,8 +9,9 @@ import pytest
 from runner.cell import Cell
 from runner.display import Display
 from runner.errors import UserError
-from runner.grid import Grid, run_grid
+from runner.grid import Grid
 from runner.local import Inline
+from runner.start import run_grid
 
 TINY = ("log=none", "workload.target=null", "workload.budget_samples=64", "workload.eval_every=64")
 Capture = pytest.CaptureFixture[str]

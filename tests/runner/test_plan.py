@@ -10,11 +10,11 @@ import pytest
 
 from runner.cell import Cell
 from runner.execute import run_cell
-from runner.grid import run_grid
 from runner.local import Inline, Local
 from runner.lock import Lock
 from runner.slots import Slots
 from runner.slurm.backend import Slurm
+from runner.start import run_grid
 from runner.survey import duration
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -10,8 +10,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from runner.config import compose
-from runner.grid import run_grid
 from runner.local import Inline
+from runner.start import run_grid
 from tests.workloads.test_logreg import DATA, random_rows, write
 
 Command = Callable[..., "CompletedProcess[str]"]

@@ -1,0 +1,3 @@
+"""The precisions that a workload may train in; known without importing torch."""
+
+PRECISIONS = ("fp32", "tf32", "bf16")
