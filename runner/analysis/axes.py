@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.trials import HPARAM, column
+from runner.analysis.trials import HPARAM, Table
 
 Space = Mapping[str, Mapping[str, Any]]
 Spaces = Mapping[str, Space]
@@ -54,7 +54,7 @@ class Axis:
         return min(ends) if side == "min" else max(ends)
 
 
-def axes(rows: pd.DataFrame, space: Space | None = None) -> list[Axis]:
+def axes(rows: Table, space: Space | None = None) -> list[Axis]:
     """The hyperparameters that vary over the rows of one algorithm: lr, weight decay, then the others.
 
     Args:
@@ -64,15 +64,15 @@ def axes(rows: pd.DataFrame, space: Space | None = None) -> list[Axis]:
     """
     found = []
     for name in (str(name) for name in rows if str(name).startswith(HPARAM)):
-        key, tried = name.removeprefix(HPARAM), column(rows, name).dropna()
-        if len(tried.unique()) > 1:
-            found.append(_declared(key, (space or {}).get(key)) or _observed(key, tried))
+        key, (distinct, tries) = name.removeprefix(HPARAM), _tried(rows[name])
+        if len(distinct) > 1:
+            found.append(_declared(key, (space or {}).get(key)) or _observed(key, distinct, tries))
     return sorted(found, key=_place)
 
 
-def texts(values: pd.Series) -> pd.Series:
+def texts(values: np.ndarray) -> np.ndarray:
     """Values as text, equal where the value is: 0.9 of a list of choices and 0.9 of a table alike."""
-    return values.map(_text)
+    return np.array([_text(value) for value in values.tolist()], dtype=object)
 
 
 def numbers(texts: Sequence[str]) -> list[float] | None:
@@ -97,10 +97,16 @@ def _declared(key: str, entry: Any) -> Axis | None:
     return Axis(key, low, high, log, declared=True) if low < high and (low > 0 or not log) else None
 
 
-def _observed(key: str, tried: pd.Series) -> Axis:
-    distinct = sorted(set(texts(tried)))
+def _tried(values: Any) -> tuple[list[Any], int]:
+    """The distinct values that are there, and how many rows have one."""
+    there = [value for value in values.tolist() if not pd.isna(value)]
+    return list(dict.fromkeys(there)), len(there)
+
+
+def _observed(key: str, tried: Sequence[Any], tries: int) -> Axis:
+    distinct = sorted({_text(value) for value in tried})
     values = numbers(distinct)
-    if values is None or (len(values) <= FEW and len(tried) >= 2 * len(values)):
+    if values is None or (len(values) <= FEW and tries >= 2 * len(values)):
         return Axis(key, choices=tuple(distinct if values is None else sorted(distinct, key=json.loads)))
     low, high = min(values), max(values)
     return Axis(key, low, high, low > 0 and high / low >= LOG_FROM)

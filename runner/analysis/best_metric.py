@@ -15,10 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from runner.analysis.rows import Rows
 from runner.analysis.trials import (
     ONLY_DEFAULTS,
     PAIR,
     Columns,
+    Pair,
+    Table,
     check_level,
     floats,
     grouped,
@@ -66,23 +69,22 @@ def expected_best(
     rows = cells.loc[cells["status"].isin(list(FINISHED))]
     worst = {name: _worst(own) for name, own in rows.groupby("workload")}
     tried = rows.loc[floats(rows, "trial") > 0]
-    frames = [_best_of(own, worst[name[0]], trials, level, replacement) for name, own in grouped(tried)]
+    frames = [_best_of(name, own, worst[name[0]], trials, level, replacement) for name, own in grouped(tried)]
     frames += [refused(name, ONLY_DEFAULTS) for name in untuned(rows, tried)]
     return joined(frames, BEST)
 
 
 def _best_of(
-    own: pd.DataFrame, worst: float, trials: Sequence[int] | None, level: float, replacement: bool
+    name: Pair, own: Rows, worst: float, trials: Sequence[int] | None, level: float, replacement: bool
 ) -> Columns:
-    name = (str(own["workload"].iloc[0]), str(own["label"].iloc[0]))
     reason = "no evaluation of a finished run" if math.isnan(worst) else cut(own)
     if reason:
         return refused(name, reason)
     sign = -1.0 if _minimized(own) else 1.0
     values = floats(own, "best_metric")
-    values = sign * np.where(np.isnan(values) | (own["status"] == "diverged").to_numpy(), worst, values)
+    values = sign * np.where(np.isnan(values) | _diverged(own), worst, values)
     same = shared(own)
-    part = own["study"].to_numpy() if same else np.zeros(len(own))
+    part = own["study"] if same else np.zeros(len(own))
     parts = [np.sort(values[part == one]) for one in pd.unique(part)]
     ks = sizes(trials, min(map(len, parts)))
     mean, variance, middle = np.mean([_moments(one, ks, replacement) for one in parts], axis=0)
@@ -94,41 +96,45 @@ def _best_of(
         "median": sign * middle,
         "low": low if sign > 0 else -high,
         "high": high if sign > 0 else -low,
-        "metric": own["metric"].iloc[0] if "metric" in own else None,
+        "metric": own["metric"][0] if "metric" in own else None,
         "trials": len(own),
-        "points": len(own["setting"].unique()) if same else len(own),
+        "points": len(np.unique(own["setting"])) if same else len(own),
         "reason": "studies share their points: no interval" if same else "",
     }
     return named(name, frame)
 
 
-def cut(own: pd.DataFrame) -> str:
+def cut(own: Rows) -> str:
     """Why the best metrics of these runs cannot be compared; empty where all went to their end."""
     hit = _hit(own)
     if not hit.any():
         return ""
-    ended = (own["ended"] if "ended" in own else pd.Series([None] * len(own), own.index)).loc[hit]
-    if unknown := int(ended.isna().sum()):
+    ended = (own["ended"] if "ended" in own else np.full(len(own), None))[hit]
+    if unknown := int(pd.isna(ended).sum()):
         return f"{unknown} of {len(own)} runs hit, and how they ended is not recorded"
     if stopped := int((ended == "target").sum()):
         return f"{stopped} of {len(own)} runs stopped at the target: run with stop_at_target=false"
     return ""
 
 
-def losses(own: pd.DataFrame) -> np.ndarray:
+def losses(own: Table) -> np.ndarray:
     """The best metrics, made such that lower is better; infinite for a diverged run, or without a metric."""
     values = np.where(floats(own, "minimize") == 1, 1.0, -1.0) * floats(own, "best_metric")
-    return np.where(np.isnan(values) | (own["status"] == "diverged").to_numpy(), np.inf, values)
+    return np.where(np.isnan(values) | _diverged(own), np.inf, values)
 
 
-def _hit(own: pd.DataFrame) -> np.ndarray:
+def _diverged(own: Table) -> np.ndarray:
+    return np.asarray(own["status"] == "diverged", dtype=bool)
+
+
+def _hit(own: Rows) -> np.ndarray:
     hit = floats(own, "hit") == 1
     for unit in UNITS:
         hit |= np.isfinite(floats(own, f"{unit}_to_target"))
     return hit
 
 
-def _minimized(rows: pd.DataFrame) -> bool:
+def _minimized(rows: Table) -> bool:
     return bool((floats(rows, "minimize") == 1).any())
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from runner.analysis.axes import NO_SPACES, Axis, Spaces, axes, numbers, texts
 from runner.analysis.best_metric import losses
+from runner.analysis.rows import Rows
 from runner.analysis.trials import (
     HPARAM,
     PAIR,
@@ -19,7 +20,6 @@ from runner.analysis.trials import (
     Pair,
     as_floats,
     check_level,
-    column,
     finished_trials,
     floats,
     gathered,
@@ -94,19 +94,19 @@ def edges(
     return frame.assign(command=[commands[label] for label in frame["label"]])
 
 
-def _edges(name: Pair, own: pd.DataFrame, spaces: Spaces, limit: float) -> Columns:
+def _edges(name: Pair, own: Rows, spaces: Spaces, limit: float) -> Columns:
     best = _winners(own)
     rows = []
     for axis in axes(own, spaces.get(name[1])) if len(best) else []:
-        tried = column(own, HPARAM + axis.key)
+        tried = own[HPARAM + axis.key]
         place = _places(axis, tried)
         sides: list[tuple[Side, np.ndarray]] = [("min", -place), ("max", place)]
         rows += [row for side, outward in sides for row in _side(axis, side, outward, tried, best, limit)]
-    by_time = len(best) and np.isfinite(own["time"].iloc[best[0]])
+    by_time = len(best) and np.isfinite(own["time"][best[0]])
     return named(name, {**gathered(rows), "best_by": ["time" if by_time else "metric"] * len(rows)})
 
 
-def _winners(own: pd.DataFrame) -> np.ndarray:
+def _winners(own: Rows) -> np.ndarray:
     """Where the best trial of each study is, by time, then metric; the best of all first."""
     time, loss, study, trial = (floats(own, key) for key in ("time", "loss", "study", "trial"))
     order = np.lexsort((trial, study, loss, time))
@@ -116,7 +116,7 @@ def _winners(own: pd.DataFrame) -> np.ndarray:
 
 
 def _side(
-    axis: Axis, side: Side, outward: np.ndarray, tried: pd.Series, best: np.ndarray, limit: float
+    axis: Axis, side: Side, outward: np.ndarray, tried: np.ndarray, best: np.ndarray, limit: float
 ) -> list[dict[str, object]]:
     """A row where the best trial is on that border."""
     border, strip = _border(outward, axis)
@@ -130,7 +130,7 @@ def _side(
     row = {
         "hyperparameter": axis.key,
         "side": side,
-        "value": tried.iloc[best[0]],
+        "value": tried[best[0]],
         "bound": axis.bound(side),
         "declared": axis.declared,
         "studies": len(best),
@@ -142,7 +142,7 @@ def _side(
     return [row]
 
 
-def _places(axis: Axis, tried: pd.Series) -> np.ndarray:
+def _places(axis: Axis, tried: np.ndarray) -> np.ndarray:
     """Where each trial is, from -1 at the lowest to 1 at the highest; NaN where it has no place."""
     if not axis.choices:
         return 2 * axis.unit(as_floats(tried)) - 1
@@ -152,7 +152,7 @@ def _places(axis: Axis, tried: pd.Series) -> np.ndarray:
     place = dict(
         zip(axis.choices, np.interp(order, sorted(order), np.linspace(-1, 1, len(order))), strict=True)
     )
-    return texts(tried).map(place).to_numpy("float64")
+    return np.array([place.get(text, math.nan) for text in texts(tried)])
 
 
 def _border(outward: np.ndarray, axis: Axis) -> tuple[np.ndarray, np.ndarray]:

@@ -14,13 +14,13 @@ import pandas as pd
 
 from runner.analysis.axes import NO_SPACES, Axis, Spaces, axes, texts
 from runner.analysis.best_metric import cut, losses
+from runner.analysis.rows import Rows
 from runner.analysis.sensitivity import NOTHING_VARIES
 from runner.analysis.trials import (
     HPARAM,
     PAIR,
     as_floats,
     check_level,
-    column,
     finished_trials,
     gathered,
     grouped,
@@ -95,7 +95,7 @@ def importance(
         stopped = cut(runs) if of == "metric" else ""
         runs = runs if of == "time" else runs.assign(time=losses(runs))
         own = median_times(runs)
-        found, hits = axes(own, spaces.get(name[1])), int(np.isfinite(own["time"].to_numpy("float64")).sum())
+        found, hits = axes(own, spaces.get(name[1])), int(np.isfinite(own["time"]).sum())
         if reason := stopped or _why_not(len(own), "" if hits else no_hit(runs), bool(found)):
             frames.append(refused(name, reason, settings=len(own), hits=hits))
             continue
@@ -110,11 +110,11 @@ def _why_not(settings: int, missed: str, varies: bool) -> str:
     return f"{settings} settings: {ENOUGH} are needed" if settings < ENOUGH else missed
 
 
-def _effects(own: pd.DataFrame, found: list[Axis], level: float, seed: int) -> list[dict[str, object]]:
-    ranks = own["time"].rank().to_numpy("float64")
+def _effects(own: Rows, found: list[Axis], level: float, seed: int) -> list[dict[str, object]]:
+    ranks = pd.Series(own["time"]).rank().to_numpy("float64")
     shuffled = np.random.default_rng(seed).permuted(np.tile(ranks, (SHUFFLES, 1)), axis=1)
     limit = (1 - level) / len(found)
-    tried = [column(own, HPARAM + axis.key) for axis in found]
+    tried = [own[HPARAM + axis.key] for axis in found]
     groups = [_groups(axis, values) for axis, values in zip(found, tried, strict=True)]
     twins = _confounded(found, tried, groups)
     return [
@@ -135,7 +135,7 @@ def _effect(group: np.ndarray, ranks: np.ndarray, shuffled: np.ndarray, limit: f
     return {"groups": count, "share": share, "p": p, "matters": bool(p <= limit), "reason": ""}
 
 
-def _confounded(found: list[Axis], tried: list[pd.Series], groups: list[np.ndarray]) -> list[str]:
+def _confounded(found: list[Axis], tried: list[np.ndarray], groups: list[np.ndarray]) -> list[str]:
     """For each hyperparameter the others that explain half of where it was tried, or it of theirs."""
     places = [
         group.astype("float64") if axis.choices else _order(as_floats(values))
@@ -153,7 +153,7 @@ def _confounded(found: list[Axis], tried: list[pd.Series], groups: list[np.ndarr
     ]
 
 
-def _groups(axis: Axis, tried: pd.Series) -> np.ndarray:
+def _groups(axis: Axis, tried: np.ndarray) -> np.ndarray:
     """The group of each setting along the hyperparameter: its choice, or its stretch of about 5 settings."""
     if axis.choices:
         return pd.factorize(texts(tried))[0]

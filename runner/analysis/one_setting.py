@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
+from runner.analysis.axes import axes
 from runner.analysis.trials import HPARAM, Columns, finished_trials, joined
 from runner.errors import UserError
 
@@ -120,7 +121,8 @@ def _settings(cells: pd.DataFrame, by: str) -> Iterator[Settings]:
 
 def _varied(own: pd.DataFrame) -> list[str]:
     """Hyperparameters that vary within a workload: what follows from the workload alone is no setting."""
-    names = [str(name) for name in own if str(name).startswith(HPARAM)]
+    varied = {HPARAM + axis.key for axis in axes(own)}
+    names = [str(name) for name in own if name in varied]
     if not names:
         return []
     distinct = own.groupby("workload")[names].nunique().to_numpy().max(axis=0, initial=0)

@@ -187,14 +187,22 @@ def neighbours(
     """
     _check_level(level)
     rows = cells.loc[cells["label"].isin(list(order))]
-    times, shared = study_times(rows, by, pick), shares_points(rows)
-    wide = times.pivot(index="label", columns=PLACE, values="time").reindex(list(order))
-    table, study = wide.to_numpy("float64"), wide.columns.get_level_values("study").to_numpy()
+    table, study = side_by_side(study_times(rows, by, pick), order)
+    shared = shares_points(rows)
     found = [_pair_of_rows(one, other, study, shared) for one, other in itertools.pairwise(table)]
     frame = pd.DataFrame(found, columns=["pairs", "p"]).astype({"pairs": int, "p": float})
     frame.insert(0, "label", list(order)[:-1])
     frame.insert(1, "below", list(order)[1:])
     return frame.assign(separable=frame["p"] <= 1 - level + signed_rank.SLACK)
+
+
+def side_by_side(times: pd.DataFrame, order: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The times of :func:`runner.scoring.study_times`, label × place, and the study of each place.
+
+    A place is a study of a workload, in their order; NaN where an algorithm has none.
+    """
+    wide = times.pivot(index="label", columns=PLACE, values="time").reindex(list(order))
+    return wide.to_numpy("float64"), wide.columns.get_level_values("study").to_numpy()
 
 
 def _pair_of_rows(one: np.ndarray, other: np.ndarray, study: np.ndarray, shared: bool) -> tuple[int, float]:

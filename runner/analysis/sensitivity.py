@@ -16,7 +16,6 @@ from runner.analysis.trials import (
     PAIR,
     as_floats,
     check_level,
-    column,
     finished_trials,
     floats,
     gathered,
@@ -121,7 +120,7 @@ def good_region(
     frames = []
     for name, runs in grouped(finished_trials(cells, by)):
         own = median_times(runs)
-        found, times = axes(own, spaces.get(name[1])), own["time"].to_numpy("float64")
+        found, times = axes(own, spaces.get(name[1])), own["time"]
         if not found or not np.isfinite(times).any():
             reason = no_hit(runs) if found else NOTHING_VARIES
             frames.append(refused(name, reason, settings=len(own), good=0))
@@ -129,12 +128,12 @@ def good_region(
         good = times <= factor * times.min()
         low, high = (float(edge) for edge in share_interval(np.array(good.mean()), len(good), level))
         whole = {"best": times.min(), "settings": len(good), "good": int(good.sum()), "share": good.mean()}
-        rows = [_region(axis, column(own, HPARAM + axis.key), good, level) for axis in found]
+        rows = [_region(axis, own[HPARAM + axis.key], good, level) for axis in found]
         frames.append(named(name, {**gathered(rows), **whole, "share_low": low, "share_high": high}))
     return joined(frames, REGION)
 
 
-def _region(axis: Axis, tried: pd.Series, good: np.ndarray, level: float) -> dict[str, object]:
+def _region(axis: Axis, tried: np.ndarray, good: np.ndarray, level: float) -> dict[str, object]:
     row = {"hyperparameter": axis.key, "declared": axis.declared}
     if axis.choices:
         worked = set(texts(tried)[good]) & set(axis.choices)

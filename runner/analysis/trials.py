@@ -5,17 +5,20 @@ A trial is a point of the search space (``trial`` ≥ 1); the defaults (``trial`
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from runner.analysis.rows import Rows
 from runner.errors import UserError
 from runner.scoring.times import counted
 
 Pair = tuple[str, str]
+Table = pd.DataFrame | Rows
 Columns = Mapping[str, Any]  # name -> an array or a list, or one value for all rows
 PAIR = ["workload", "label"]
 HPARAM = "hparam/"
@@ -39,7 +42,7 @@ def finished_trials(cells: pd.DataFrame, by: str = "samples") -> pd.DataFrame:
     return rows.loc[floats(rows, "trial") > 0]
 
 
-def grouped(rows: pd.DataFrame) -> Iterator[tuple[Pair, pd.DataFrame]]:
+def grouped(rows: pd.DataFrame) -> Iterator[tuple[Pair, Rows]]:
     """((workload, label), rows with the columns ``setting`` and ``shared``), by name.
 
     ``setting`` numbers the distinct hyperparameters; each row has its own where none are recorded, or where
@@ -53,18 +56,23 @@ def grouped(rows: pd.DataFrame) -> Iterator[tuple[Pair, pd.DataFrame]]:
     settings, studies = (_distinct(rows[name], trial) for name in ("setting", "study"))
     most_settings, most_studies = (values.groupby(pair).transform("max") for values in (settings, studies))
     rows["shared"] = (most_settings.to_numpy() == 1) & (most_studies.to_numpy() > 1)
-    for name, own in rows.groupby(PAIR, sort=True):
-        workload, label = cast(Pair, name)
-        yield (str(workload), str(label)), own
+    order = np.argsort(pair.to_numpy(), kind="stable")
+    starts = np.searchsorted(pair.to_numpy()[order], np.arange(pair.max() + 1 if len(rows) else 0))
+    table = Rows.of(rows).at(order)
+    for start, end in itertools.pairwise([*starts, len(rows)]):
+        own = table.at(slice(start, end))
+        yield (str(own["workload"][0]), str(own["label"][0])), own
 
 
-def median_times(own: pd.DataFrame) -> pd.DataFrame:
+def median_times(own: Rows) -> Rows:
     """One row for each setting of one pair: its first, with the median ``time`` of all."""
-    if len(np.unique(own["setting"].to_numpy())) == len(own):
+    _, first, setting = np.unique(own["setting"], return_index=True, return_inverse=True)
+    if len(first) == len(own):
         return own
-    first = own.drop_duplicates("setting")
-    middle = own.groupby("setting")["time"].median()
-    return first.assign(time=middle.loc[first["setting"]].to_numpy())
+    first.sort()
+    return own.at(first).assign(
+        time=np.array([np.median(own["time"][setting == own_setting]) for own_setting in setting[first]])
+    )
 
 
 def untuned(rows: pd.DataFrame, tried: pd.DataFrame) -> list[Pair]:
@@ -72,15 +80,14 @@ def untuned(rows: pd.DataFrame, tried: pd.DataFrame) -> list[Pair]:
     return sorted(_pairs(rows) - _pairs(tried))
 
 
-def no_hit(runs: pd.DataFrame) -> str:
+def no_hit(runs: Rows) -> str:
     """Why settings have no finite median time."""
-    times = runs["time"].to_numpy("float64")
-    return "no setting hit in half of its runs" if np.isfinite(times).any() else "no trial hit"
+    return "no setting hit in half of its runs" if np.isfinite(runs["time"]).any() else "no trial hit"
 
 
-def shared(own: pd.DataFrame) -> bool:
+def shared(own: Rows) -> bool:
     """Whether the studies of a pair run the same points, from a group of :func:`grouped`."""
-    return bool(own["shared"].iloc[0])
+    return bool(own["shared"][0])
 
 
 def share_interval(share: np.ndarray, n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +103,7 @@ def share_interval(share: np.ndarray, n: int, level: float) -> tuple[np.ndarray,
 # -- tables ------------------------------------------------------------------------------------------
 
 
-def floats(rows: pd.DataFrame, column: str) -> np.ndarray:
+def floats(rows: Table, column: str) -> np.ndarray:
     """A column as floats; NaN where it is absent or holds no number."""
     if column not in rows:
         return np.full(len(rows), np.nan)
@@ -104,16 +111,11 @@ def floats(rows: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def as_floats(values: Any) -> np.ndarray:
-    """A series as floats; NaN for what is no number."""
+    """A column as floats; NaN for what is no number."""
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiu":
-        return values.to_numpy("float64")
-    converted: Any = pd.to_numeric(values, errors="coerce")
+        return np.asarray(values, "float64")
+    converted: Any = pd.to_numeric(pd.Series(values), errors="coerce")
     return converted.to_numpy("float64", na_value=np.nan)
-
-
-def column(rows: pd.DataFrame, name: str) -> pd.Series:
-    """One column."""
-    return cast(pd.Series, rows[name])
 
 
 def require(table: pd.DataFrame, columns: Iterable[str]) -> None:

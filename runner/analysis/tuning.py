@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from runner.analysis.rows import Rows
 from runner.analysis.trials import (
     ONLY_DEFAULTS,
     PAIR,
@@ -258,8 +259,8 @@ def sizes(wanted: Sequence[int] | None, largest: int) -> np.ndarray:
     return np.array(sorted({int(k) for k in wanted if k <= largest}), dtype=int)
 
 
-def _pool(name: Pair, own: pd.DataFrame) -> Pool:
+def _pool(name: Pair, own: Rows) -> Pool:
     same = shared(own)
     part = pd.factorize(own["study"])[0] if same else np.zeros(len(own), dtype=int)
-    points = len(own["setting"].unique()) if same else len(own)
-    return Pool(*name, own["time"].to_numpy("float64"), own["spent"].to_numpy("float64"), part, points)
+    points = len(np.unique(own["setting"])) if same else len(own)
+    return Pool(*name, own["time"], own["spent"], part, points)

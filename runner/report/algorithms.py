@@ -75,8 +75,8 @@ def _card(part: str, target: str, settings: Mapping[str, Any]) -> Html:
 
 
 def _hyperparameters(own: pd.DataFrame, config: Mapping[str, Any] | None) -> Html:
-    known = own.dropna(axis="columns", how="all")
-    names = [str(name) for name in known if str(name).startswith("hparam/")]
+    tried = [str(name) for name in own if str(name).startswith("hparam/")]
+    names = [str(name) for name in own[tried].dropna(axis="columns", how="all")]
     space = (config or {}).get("search_space")
     space = space if isinstance(space, Mapping) else {}
     pairs = []
@@ -114,6 +114,8 @@ def _cells(own: pd.DataFrame, by: str) -> Html:
         word("workload"), Column("cells"), Column("finished"), Column("hit"), Column("diverged"),
         Column("failed or unfinished"), Column(f"fastest, {by}"), Column("best metric"),
     ]  # fmt: skip
+    needed = ["workload", "status", f"{by}_to_target", "best_metric", "minimize"]
+    own = own[[name for name in needed if name in own]]
     body = [_on_workload(str(name), rows, by) for name, rows in own.groupby("workload", sort=True)]
     return table(columns, body)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from runner.report.html import Html, el
-from runner.report.material import Group, Material, first, numbers
+from runner.report.material import Group, Material, by_label, first, numbers
 from runner.report.palette import COLOURED, Mark
 from runner.report.runs import POINTS, Curve, Runs, picked
 from runner.report.scales import Scale, covering
@@ -97,14 +97,12 @@ def curves_of(
     if not runs.has(column):
         return {}
     points = min(POINTS, max(16, DRAWN // max(1, len(set(own["label"])))))
-    curves = {}
-    for mark in marks:
-        rows = own.loc[own["label"] == mark.label]
-        times = numbers(rows, f"{unit}_to_target")
-        curve = runs.curve(list(rows["id"]), times, unit, column, points)
-        if curve is not None:
-            curves[mark] = curve
-    return curves
+    ids, times = own["id"].to_numpy(), numbers(own, f"{unit}_to_target")
+    curves = {
+        mark: runs.curve(ids[places].tolist(), times[places], unit, column, points)
+        for mark, places in by_label(own, marks).items()
+    }
+    return {mark: curve for mark, curve in curves.items() if curve is not None}
 
 
 def chart(

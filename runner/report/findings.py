@@ -154,17 +154,18 @@ class Findings:
     def _matrix(self) -> pd.DataFrame:
         shown = list(self.order)[:COMPARED]
         times = study_times(self.cells, self.rules.by, self.rules.pick)
+        table, study = pairs.side_by_side(times, shown)
         shared = pairs.shares_points(self.cells)
         rows = []
-        for a, b in itertools.combinations(shown, 2):
-            own = pairs.paired(times, a, b)
-            logs = own["log_ratio"].to_numpy("float64")
+        for (a, one), (b, other) in itertools.combinations(zip(shown, table, strict=True), 2):
+            both = ~(np.isnan(one) | np.isnan(other))
+            logs = pairs.log_ratios(one[both], other[both])
             finite = logs[np.isfinite(logs)]
             rows.append(
                 {
-                    "a": a, "b": b, "pairs": len(own),
+                    "a": a, "b": b, "pairs": len(logs),
                     "ratio": float(np.exp(finite.mean())) if len(finite) else np.nan,
-                    "p": pairs.p_of(logs, own["study"].to_numpy() if shared else None),
+                    "p": pairs.p_of(logs, study[both] if shared else None),
                 }
             )  # fmt: skip
         frame = pd.DataFrame(rows, columns=["a", "b", "pairs", "ratio", "p"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,11 +55,11 @@ class Group:
         """``embedded data, external tuning``."""
         return self.part.title
 
-    @property
+    @functools.cached_property
     def workloads(self) -> list[str]:
         """Those on the board first."""
         ranked = [] if self.board is None else list(self.board.goals)
-        return ranked + sorted({str(name) for name in self.cells["workload"]} - set(ranked))
+        return ranked + sorted({str(name) for name in self.cells["workload"].unique()} - set(ranked))
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -138,12 +139,8 @@ def _group(found: Material, part: Part, board: Board | None, reason: str) -> Gro
     why = "" if board is not None else reason or "no finished cell of these has a target"
     marks = _marks(part, board)
     inputs, order = found.inputs, [mark.label for mark in marks]
-    ids = set(part.cells["id"])
-    evals = (
-        inputs.evals.loc[[cell in ids for cell in inputs.evals["id"]]]
-        if "id" in inputs.evals
-        else inputs.evals
-    )
+    evals = inputs.evals
+    evals = evals.loc[evals["id"].isin(part.cells["id"])] if "id" in evals else evals
     rules = found.rules if board is None else board.rules
     name = inputs.folder if inputs.kind == "experiment" else None
     findings = Findings(part.cells, evals, rules, order, found.spaces, found.overrides, name)
@@ -269,6 +266,12 @@ def numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
 def rows(frame: pd.DataFrame) -> list[Record]:
     """A table as records."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def by_label(frame: pd.DataFrame, marks: Sequence[Mark]) -> dict[Mark, np.ndarray]:
+    """Of each algorithm that has rows: where they are."""
+    places = frame.groupby("label", sort=False).indices
+    return {mark: places[mark.label] for mark in marks if mark.label in places}
 
 
 def first(frame: pd.DataFrame, column: str) -> Any:

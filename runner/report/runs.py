@@ -85,7 +85,12 @@ class Runs:
         return x[sound], y[sound]
 
     def curve(
-        self, cells: Sequence[object], times: np.ndarray, unit: str, column: str, points: int = POINTS
+        self,
+        cells: Sequence[object] | np.ndarray,
+        times: np.ndarray,
+        unit: str,
+        column: str,
+        points: int = POINTS,
     ) -> Curve | None:
         """The median of several runs.
 

@@ -197,13 +197,11 @@ def _regions(group: Group, mark: Mark) -> Html:
     regions, matters = group.findings.regions, group.findings.importance
     if regions.reason:
         return none(f"no good region: {regions.reason}")
-    own = [row for row in rows(regions.frame) if row["label"] == mark.label]
+    own = rows(regions.frame.loc[regions.frame["label"] == mark.label])
     if not own:
         return none("no good region: none of its trials has finished on a workload with a target")
-    known = {
-        (row["workload"], row["hyperparameter"]): row
-        for row in ([] if matters.reason else rows(matters.frame)) if row["label"] == mark.label
-    }  # fmt: skip
+    matter = [] if matters.reason else rows(matters.frame.loc[matters.frame["label"] == mark.label])
+    known = {(row["workload"], row["hyperparameter"]): row for row in matter}
     columns = [
         word("workload"), Column("good", hint="settings within 2 × the best, of all"),
         word("hyperparameter"), Column("good from"), Column("to"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from runner.boards.sheets import DASH, number, percent
 from runner.report.curves import tabs
 from runner.report.html import Html, el
-from runner.report.material import Group, Material, rows
+from runner.report.material import Group, Material, by_label, numbers, rows
 from runner.report.palette import Mark
 from runner.report.scales import Scale, covering
 from runner.report.svg import Chart, cut, legend
@@ -76,25 +77,24 @@ def chart(own: pd.DataFrame, marks: Sequence[Mark], workload: str, what: str) ->
     x = Scale(1, last, log=True) if last >= LOG_FROM else covering([1, max(2, last)])
     drawn = Chart(x, Scale(0.0, 1.04))
     drawn.axes("trials tried", f"chance to {cut(what, 34)}", _whole(x, last))
-    curves = {mark: own.loc[own["label"] == mark.label].sort_values("k") for mark in marks}
-    curves = {mark: curve for mark, curve in curves.items() if len(curve)}
-    for mark, curve in curves.items():
+    curves = _curves(own, marks, "probability", "low", "high")
+    for mark, (k, _, low, high) in curves.items():
         if mark.place < 2:
-            drawn.band(
-                curve["k"].to_numpy(float), curve["low"].to_numpy(float), curve["high"].to_numpy(float), mark
-            )
-    for mark, curve in reversed(curves.items()):
-        k, chance = curve["k"].to_numpy(float), curve["probability"].to_numpy(float)
-        drawn.line(
-            k,
-            chance,
-            mark,
-            f"{mark.label}: {chance[0]:.0%} after 1 trial, {chance[-1]:.0%} after {k[-1]:.0f}",
-        )
-    drawn.end_numbers({mark: float(curve["probability"].iloc[-1]) for mark, curve in curves.items()})
+            drawn.band(k, low, high, mark)
+    for mark, (k, chance, *_) in reversed(curves.items()):
+        words = f"{mark.label}: {chance[0]:.0%} after 1 trial, {chance[-1]:.0%} after {k[-1]:.0f}"
+        drawn.line(k, chance, mark, words)
+    drawn.end_numbers({mark: float(chance[-1]) for mark, (_, chance, *_) in curves.items()})
     return drawn.svg(
         f"Chance to {what} on {cut(workload, 80)}", f"By the number of trials, {len(curves)} algorithms"
     )
+
+
+def _curves(own: pd.DataFrame, marks: Sequence[Mark], *columns: str) -> dict[Mark, np.ndarray]:
+    """Of each algorithm that has rows: k, ascending, and these columns, (1 + columns, k)."""
+    own = own.sort_values("k", kind="stable")
+    values = np.stack([numbers(own, name) for name in ("k", *columns)])
+    return {mark: values[:, places] for mark, places in by_label(own, marks).items()}
 
 
 def _whole(x: Scale, last: int) -> list[float]:
@@ -173,11 +173,10 @@ def _best_chart(own: pd.DataFrame, marks: Sequence[Mark], workload: str) -> Html
     drawn = Chart(x, covering(values, margin=0.05))
     metric = own["metric"].iloc[0]
     drawn.axes("trials tried", f"expected best {metric}", _whole(x, last))
-    curves = {mark: own.loc[own["label"] == mark.label].sort_values("k") for mark in marks}
-    curves = {mark: curve for mark, curve in curves.items() if len(curve)}
-    for mark, curve in reversed(curves.items()):
-        drawn.line(curve["k"].to_numpy(float), curve["expected"].to_numpy(float), mark, mark.label)
-    drawn.end_numbers({mark: float(curve["expected"].iloc[-1]) for mark, curve in curves.items()})
+    curves = _curves(own, marks, "expected")
+    for mark, (k, expected) in reversed(curves.items()):
+        drawn.line(k, expected, mark, mark.label)
+    drawn.end_numbers({mark: float(expected[-1]) for mark, (_, expected) in curves.items()})
     return drawn.svg(
         f"Expected best {metric} on {cut(workload, 80)}", "By the number of trials, over all subsets"
     )

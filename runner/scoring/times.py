@@ -97,7 +97,8 @@ def _scored(cells: pd.DataFrame, by: str, pick: Pick) -> pd.DataFrame:
         raise UserError(f"no way to pick a study's trial is called {pick}: time or eval_index")
     rows, first = (rows, ["time"]) if pick == "time" else (_indexed(rows), [INDEX, "time"])
     rows = rows.assign(_loss=_sign(rows) * _numbers(rows, "best_metric"))
-    return rows.sort_values([*STUDY, *first, "_loss"]).drop_duplicates(STUDY)
+    needed = [*STUDY, *first, "_loss", *rows.columns.intersection(["minimize"])]
+    return rows[needed].sort_values([*STUDY, *first, "_loss"]).drop_duplicates(STUDY)
 
 
 def _sign(rows: pd.DataFrame) -> np.ndarray:
