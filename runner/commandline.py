@@ -198,7 +198,9 @@ def _show(line: CommandLine, using: Composer) -> None:
     _refuse_sweeps(line)
     hydra, flags = Hydra("runner", using.launch_loader), line.flags
     asked: Mapping[str, Any] = {"config_name": "config", "overrides": line.overrides}
-    if flags.help:
+    if flags.help and "$" not in (text := using.launch_config(line.overrides).hydra.help.template):
+        print(text)  # Hydra takes 2.5 s to gather what a template might ask for, such as $FLAGS_HELP
+    elif flags.help:
         hydra.app_help(config_name="config", args_parser=line.parser, args=flags)
     elif flags.hydra_help:
         hydra.hydra_help(config_name="config", args_parser=line.parser, args=flags)
