@@ -98,7 +98,7 @@ def _scored(cells: pd.DataFrame, by: str, pick: Pick) -> pd.DataFrame:
     rows, first = (rows, ["time"]) if pick == "time" else (_indexed(rows), [INDEX, "time"])
     rows = rows.assign(_loss=_sign(rows) * _numbers(rows, "best_metric"))
     needed = [*STUDY, *first, "_loss", *rows.columns.intersection(["minimize"])]
-    return rows[needed].sort_values([*STUDY, *first, "_loss"]).drop_duplicates(STUDY)
+    return rows.loc[:, needed].sort_values(by=[*STUDY, *first, "_loss"]).drop_duplicates(STUDY)
 
 
 def _sign(rows: pd.DataFrame) -> np.ndarray:
