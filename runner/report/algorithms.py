@@ -115,7 +115,7 @@ def _cells(own: pd.DataFrame, by: str) -> Html:
         Column("failed or unfinished"), Column(f"fastest, {by}"), Column("best metric"),
     ]  # fmt: skip
     needed = ["workload", "status", f"{by}_to_target", "best_metric", "minimize"]
-    own = own[[name for name in needed if name in own]]
+    own = own.loc[:, [name for name in needed if name in own]]
     body = [_on_workload(str(name), rows, by) for name, rows in own.groupby("workload", sort=True)]
     return table(columns, body)
 
