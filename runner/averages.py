@@ -17,6 +17,7 @@ from runner.targets import arguments
 from runner.task import Task
 
 MODEL = "model"  # what such a class is built with, before all else
+NAMES = ("module", "ema", "ema_model")  # of the attribute that is the copy; others are looked at, too
 UPDATES = ("update_parameters", "update")  # methods by which it takes the weights of a model in
 
 
@@ -42,7 +43,7 @@ class AveragedCopy:
     """A copy of the model, kept by a class from elsewhere; its weights and buffers are evaluated.
 
     Args:
-        make: from a model to what keeps a copy of it, as its ``module``.
+        make: from a model to what keeps a copy of it.
     """
 
     def __init__(self, make: Callable[[nn.Module], Any]) -> None:
@@ -56,16 +57,19 @@ class AveragedCopy:
         """
         self.copy, self.steps = self.make(task.model), 0
         self._update = next((getattr(self.copy, name) for name in UPDATES if hasattr(self.copy, name)), None)
-        module = getattr(self.copy, "module", None)
-        if self._update is None or not isinstance(module, nn.Module) or not hasattr(self.copy, "state_dict"):
+        module = _copy_in(self.copy, task.model)
+        if self._update is None or module is None:
             raise UserError(
-                f"algorithm.average ({type(self.copy).__name__}): wants the copy of the model as its module, "
-                f"{' or '.join(UPDATES)}, and a state_dict"
+                f"algorithm.average ({type(self.copy).__name__}): wants a copy of the model as an attribute, "
+                f"such as {NAMES[0]}, with the same parameters, and {' or '.join(UPDATES)}"
             )
-        self._counts = "step" in arguments(self._update)
+        taken = arguments(self._update)
+        self._counts, self._is_given = (
+            "step" in taken,
+            len(taken) > 0,
+        )  # one without arguments keeps the model
+        self._kept = self.copy if hasattr(self.copy, "state_dict") else module
         live, mean = (one.state_dict(keep_vars=True) for one in (task.model, module))
-        if live.keys() != mean.keys():
-            raise UserError(f"algorithm.average ({type(self.copy).__name__}): its copy has other parameters")
         self._swap = Swap(*([tensors[name].data for name in live] for tensors in (live, mean)))
 
     @torch.no_grad()
@@ -73,7 +77,8 @@ class AveragedCopy:
         """Take the present weights in."""
         assert self._update is not None
         self.steps += 1
-        self._update(task.model, **({"step": self.steps} if self._counts else {}))
+        given = (task.model,) if self._is_given else ()
+        self._update(*given, **({"step": self.steps} if self._counts else {}))
 
     def swap_in(self, task: Task) -> None:
         """Put the copy's weights into the model; a second call changes nothing."""
@@ -85,12 +90,27 @@ class AveragedCopy:
 
     def state_dict(self) -> dict[str, Any]:
         """What the class keeps, and the number of updates."""
-        return {"steps": self.steps, "copy": self.copy.state_dict()}
+        return {"steps": self.steps, "copy": self._kept.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         self.steps = state["steps"]
-        self.copy.load_state_dict(state["copy"])
+        self._kept.load_state_dict(state["copy"])
+
+
+def _copy_in(keeper: Any, model: nn.Module) -> nn.Module | None:
+    """The copy of ``model`` that ``keeper`` has: of the usual names the first, else any."""
+    held = {**vars(keeper), **getattr(keeper, "_modules", {})}
+    candidates = [*(held[name] for name in NAMES if name in held), *held.values()]
+    names = model.state_dict().keys()
+    return next(
+        (
+            one
+            for one in candidates
+            if isinstance(one, nn.Module) and one is not model and one.state_dict().keys() == names
+        ),
+        None,
+    )
 
 
 def _takes_model(target: Any) -> bool:

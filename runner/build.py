@@ -48,9 +48,11 @@ def build_part(where: str, spec: Any, *args: Any, prefix: str = "algorithm.") ->
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         raise UserError(f"{prefix}{where} ({spec['_target_']}): {one_line(text_of(error))}") from error
     if hasattr(part, "param_groups"):  # an optimizer, or what wraps one
+        from runner.exact import keep_types
         from runner.layout import unfuse
 
         unfuse(part.param_groups)
+        keep_types(part)
     return part
 
 

@@ -10,8 +10,9 @@ Three keys of an optimizer's YAML are the harness's, unless its class takes an a
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,7 @@ class Demands:
 
 
 def build_optimizer(spec: Any, groups: Groups) -> Any:
-    """An optimizer on ``groups``, or on one group where it takes no more and nothing is lost.
+    """An optimizer on ``groups``, or on one group or a plain list where it takes no more and nothing is lost.
 
     Args:
         spec: its config, without placeholders, or a factory.
@@ -149,18 +150,23 @@ def _on_groups(spec: Mapping[str, Any], groups: Groups) -> Any:
     try:
         return build_part("optimizer", spec, [dict(group) for group in groups])
     except UserError as error:
-        if len(groups) == 1:
-            raise
         refused = error
-    try:
-        together = {"params": [p for group in groups for p in group["params"]]}
-        optimizer = build_part("optimizer", spec, [together])
-    except UserError:
-        raise refused from None
+    together = [p for group in groups for p in group["params"]]
+    optimizer = _first_built(spec, ([{"params": together}], together))
+    if optimizer is None:
+        raise refused
     lost = {key for group in groups for key in group} & set(optimizer.param_groups[0]) - {"params"}
     if lost and any(optimizer.param_groups[0][key] != g[key] for g in groups for key in lost & set(g)):
         raise UserError(f"{refused}; without groups it can be built: algorithm/groups=null")
     return optimizer
+
+
+def _first_built(spec: Mapping[str, Any], tried: Iterable[list[Any]]) -> Any:
+    """One on the first of these that it takes; None where it takes none of them."""
+    for params in tried:
+        with contextlib.suppress(UserError):
+            return build_part("optimizer", spec, params)
+    return None
 
 
 def _advised(target: Any, build: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ MATRICES = (
 )
 CLOSURE = "write `closure: true` into its YAML: its step then evaluates the batch as often as it asks"
 GRAPH = "write `create_graph: true` into its YAML: the gradient can then be differentiated"
+NO_GROUPS = {"model": "model", "module": "model", "named_parameters": "named_parameters"}  # first arguments
 COMPLAINTS = (
     (r"use_muon", HIDDEN),
     (r"\b2-?D\b|two-dimensional|only.* matri|matrices only", MATRICES),
@@ -57,8 +58,12 @@ def _by_arguments(complaint: str, target: Any) -> str | None:
     first = next(iter(arguments(target)), None)
     if first is None:
         return None
-    if first in ("model", "module"):
-        return f"its first argument is the model: write `{first}: {example('model')}` into its YAML"
+    if "NoneType" in complaint and (rate := arguments(target).get("lr")) is not None and rate.default is None:
+        return "its lr has no value of its own: write `lr: …` into its YAML"
+    if (known := NO_GROUPS.get(first)) is not None:
+        return (
+            f"its first argument is no group of parameters: write `{first}: {example(known)}` into its YAML"
+        )
     if found := re.search(r"missing \d+ required \S+ arguments?: (.*)", complaint):
         names = ", ".join(example(name) for name in COUNTS)
         return f"write {found[1]} into its YAML; what only set-up knows is {names}, {example('model')}"

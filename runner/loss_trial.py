@@ -24,6 +24,7 @@ ROWS = 6
 DOUBT, SURE = 0.5, (10.0, 1000.0)  # logits of a class that is slightly preferred, and of one beyond doubt
 LITTLE = 0.01
 LEAST = -1e-4  # of a classifier's loss, but for rounding
+WHOLE = "is a loss of the whole batch, not of its rows, which takes an objective"
 CANNOT = "cannot be called"
 UNKNOWN_RANGE = (-1.0, 1.0)  # of numbers to be predicted
 DEFAULT, OTHER = "logits", INPUTS[1:]
@@ -197,20 +198,26 @@ def _row_by_row(call: Call, outputs: Tensor, targets: Tensor) -> Call:
     Raises:
         UnfitError: where it cannot be called so, or where a row's number hangs on the others.
     """
-    found = _called(call, outputs, targets)
+    found = rows = _called(call, outputs, targets)
+    each = [_called(call, outputs[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
+    alone = torch.cat([row.reshape(-1) for row in each])
+    same = _close(found, alone)
     if found.dim() == 0:
+        same = any(_close(found, whole) for whole in (alone.mean(), alone.sum()))
         call = replace(call, by_row=True)
-        rows = _called(call, outputs, targets)
-        same = any(_close(found, whole) for whole in (rows.mean(), rows.sum()))
-    else:
-        rows = found
-        alone = [_called(call, outputs[i : i + 1], targets[i : i + 1]) for i in range(len(targets))]
-        same = _close(rows, torch.cat([row.reshape(-1) for row in alone]))
+        rows = _called_by_row(call, outputs, targets) if same else alone
     if rows.shape != targets.shape or not bool(rows.isfinite().all()):
         raise UnfitError(f"{CANNOT}: it gives {_described(rows)} for {len(targets)} rows")
     if not same:
-        raise UnfitError("is a loss of the whole batch, not of its rows, which takes an objective")
+        raise UnfitError(WHOLE)
     return call
+
+
+def _called_by_row(call: Call, outputs: Tensor, targets: Tensor) -> Tensor:
+    try:
+        return _called(call, outputs, targets)
+    except UnfitError as error:  # it looks at values, as a loss does that seeks pairs of rows
+        raise UnfitError(f"{WHOLE}: torch.vmap cannot call it row by row") from error
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

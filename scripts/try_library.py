@@ -38,7 +38,9 @@ from runner.check.suite import run_check, run_checks
 from runner.check.trajectory import check_repeat, check_resume
 from runner.config import compose
 from runner.errors import UserError, one_line
+from runner.hints import NO_GROUPS
 from runner.loss_forms import INPUTS
+from runner.placeholders import example
 from runner.stepped import optimizer_argument
 from runner.targets import arguments, locate
 
@@ -53,7 +55,7 @@ ADVICE: Mapping[str, tuple[dict[str, str], dict[str, Any]]] = {
     "`closure: after_gradient`": ({}, {"closure": "after_gradient"}),
     "`closure: true`": ({}, {"closure": True}),
     "`create_graph: true`": ({}, {"create_graph": True}),
-    "`model: ${setup:model}`": ({}, {"model": "${setup:model}"}),
+    **{f"`{first}: {example(known)}`": ({}, {first: example(known)}) for first, known in NO_GROUPS.items()},
     **{f"can be called with {word} or": ({}, {"inputs": word}) for word in INPUTS},
 }
 WAITS = {"syncs_every": 1}  # where a check advises it

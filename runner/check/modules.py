@@ -39,5 +39,6 @@ def _take_out(modules: list[ModuleType]) -> dict[str, ModuleType]:
 
 def _hang_in_parent(name: str, module: ModuleType) -> None:
     parent, _, child = name.rpartition(".")
-    if parent in sys.modules:
+    # What is there still is something else of that name, such as the class that the module is named after.
+    if parent in sys.modules and child not in vars(sys.modules[parent]):
         setattr(sys.modules[parent], child, module)

@@ -223,3 +223,32 @@ class Queueing(torch.optim.SGD):
                 queue.append(p.grad.clone())
                 p.grad = queue.popleft() if len(queue) > 3 else queue[0]
         super().step()
+
+
+class PlainList(torch.optim.SGD):
+    """Takes tensors, no groups."""
+
+    def __init__(self, params: list[Tensor], lr: float = 0.1) -> None:
+        self.entries = sum(p.numel() for p in params)
+        super().__init__(params, lr=lr)
+
+
+class OfNames(torch.optim.SGD):
+    """Takes parameters with their names, and a rate that has no value of its own."""
+
+    def __init__(self, named_parameters: Any, lr: float | None = None) -> None:
+        names, params = zip(*named_parameters, strict=True)
+        assert all(isinstance(name, str) for name in names) and lr > 0  # pyright: ignore
+        super().__init__(params, lr=lr)  # pyright: ignore
+
+
+class DoubleState(torch.optim.SGD):
+    """Keeps float64 state of float32 weights, in a list within a dictionary."""
+
+    def step(self, closure: Any = None) -> None:  # pyright: ignore
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    state = self.state[p].setdefault("kept", {"sums": [torch.zeros((), dtype=torch.float64)]})
+                    state["sums"][0] = state["sums"][0] + p.grad.double().sum() / 3
+                    p.data.add_(p.grad, alpha=-0.01 * float(state["sums"][0]))

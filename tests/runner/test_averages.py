@@ -49,6 +49,8 @@ SPECS: dict[str, tuple[dict[str, Any], Any]] = {
         lambda model: AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn()),
     ),
     "another library's": ({"_target_": f"{HERE}.Ema", "decay": 0.7}, lambda model: Ema(model, 0.7)),
+    "one that keeps the model": ({"_target_": f"{HERE}.KeepsModel"}, lambda model: KeepsModel(model)),
+    "one without a state": ({"_target_": f"{HERE}.NoState"}, lambda model: NoState(model)),
 }  # fmt: skip
 
 
@@ -65,6 +67,39 @@ class Ema(nn.Module):
         decay = min(self.decay, 1 - 1 / (step or 1))
         for mean, now in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
             mean.copy_(decay * mean + (1 - decay) * now)
+
+
+class KeepsModel(nn.Module):
+    """As ema_pytorch has it: keeps the model as well, and its copy by another name."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.online, self.mean = model, copy.deepcopy(model).requires_grad_(False)
+
+    @property
+    def module(self) -> nn.Module:  # for the loop by hand
+        return self.mean
+
+    @torch.no_grad()
+    def update(self) -> None:
+        for mean, now in zip(self.mean.state_dict().values(), self.online.state_dict().values(), strict=True):
+            mean.copy_(0.5 * mean + 0.5 * now)
+
+
+class NoState:
+    """As timm's first: no module, and no state of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.ema = copy.deepcopy(model).requires_grad_(False)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.ema
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        for mean, now in zip(self.ema.state_dict().values(), model.state_dict().values(), strict=True):
+            mean.copy_(0.5 * mean + 0.5 * now)
 
 
 class NoCopy:
@@ -92,6 +127,8 @@ def test_the_librarys_own_loop_gives_the_same(name: str, make: Any) -> None:
         plain.step(twin)
         if isinstance(other, AveragedModel):
             other.update_parameters(twin.model)
+        elif isinstance(other, KeepsModel | NoState):
+            other.update(*[twin.model][: isinstance(other, NoState)])
         else:
             other.update(twin.model, step + 1)
     trained = [t.clone() for t in task.model.state_dict().values()]
@@ -113,6 +150,6 @@ def test_a_resumed_run_averages_on(name: str) -> None:
 def test_what_keeps_no_copy_is_refused() -> None:
     task, algorithm = classification(), Composed(SGD, average={"_target_": f"{HERE}.NoCopy"})
     with pytest.raises(
-        UserError, match=r"algorithm.average \(NoCopy\): wants the copy of the model as its module"
+        UserError, match=r"algorithm.average \(NoCopy\): wants a copy of the model as an attribute, such as"
     ):
         algorithm.setup(task)

@@ -20,6 +20,7 @@ from runner.check.modules import fresh_modules
 from runner.check.origin import is_library, is_project, method_modules
 from runner.check.reach import extent, reachable
 from runner.check.same import copied, difference
+from runner.targets import locate
 
 NAN = float("nan")
 STATE: dict[str, Any] = {"w": torch.tensor([1.0, NAN]), "n": 3, "x": NAN, "l": [1, {"s": "a"}]}
@@ -217,3 +218,17 @@ def test_what_lies_within_itself_is_looked_at_once() -> None:
     assert difference(one, other) == "[0]: 1.0 against 2.0"
     part = {"x": 1.0}
     assert difference([part, part], [{"x": 1.0}, {"x": 2.0}]) == "[1].x: 1.0 against 2.0"
+
+
+def test_a_class_in_a_module_of_its_name_is_a_class_ever_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "named_alike"
+    package.mkdir()
+    (package / "__init__.py").write_text("from named_alike.Mine import Mine\n")
+    (package / "Mine.py").write_text("class Mine: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = locate("named_alike.Mine")
+    with fresh_modules(["named_alike.Mine"]):
+        assert locate("named_alike.Mine") is not before
+    assert locate("named_alike.Mine") is before

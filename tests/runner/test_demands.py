@@ -141,6 +141,18 @@ def test_one_group_where_it_takes_no_more_and_nothing_is_lost() -> None:
     assert said.endswith("wants one group; without groups it can be built: algorithm/groups=null")
 
 
+def test_a_plain_list_where_it_takes_no_groups() -> None:
+    _, _, algorithm = trained(foreign("PlainList"), groups=two_groups)
+    assert len(algorithm.optimizer.param_groups) == 1 and algorithm.optimizer.entries > 0
+
+
+def test_parameters_with_names_and_a_rate_that_has_no_value() -> None:
+    assert "write `named_parameters: ${setup:named_parameters}` into its YAML" in refusal(foreign("OfNames"))
+    spec = foreign("OfNames", named_parameters="${setup:named_parameters}")
+    assert "write `lr: …` into its YAML" in refusal(spec)
+    assert len(trained(spec | {"lr": 0.1})[1]) == 3
+
+
 def test_no_rate_is_scaled_where_there_is_none() -> None:
     assert "algorithm/schedule=null" in refusal(foreign("NoRate"), schedule=lambda: lambda progress: 1.0)
     step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 1}
@@ -229,6 +241,7 @@ RESUMED = {
     "graph": f"_target_: {FOREIGN}.Hutchinson\ncreate_graph: true\n",
     "random": f"_target_: {FOREIGN}.Random\nlr: 0.1\n",
     "seeded": f"_target_: {FOREIGN}.Seeded\n",
+    "double": f"_target_: {FOREIGN}.DoubleState\nlr: 0.1\n",
     "queue": f"_target_: {FOREIGN}.Queueing\nlr: 0.1\n",
     "others": f"_target_: {FOREIGN}.MatricesAlone\nothers:\n  _target_: torch.optim.AdamW\n  lr: 0.01\n",
     "model": f"_target_: {FOREIGN}.OfModel\nmodel: ${{setup:model}}\nnum_iterations: ${{setup:steps}}\n",

@@ -208,6 +208,14 @@ class AtCall(nn.Module):
         return F.cross_entropy(pred, target, reduction=reduction)
 
 
+class Pairs(nn.Module):
+    """A contrastive loss: how far rows of one class are from each other."""
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        one, other = torch.where(target.unsqueeze(0) == target.unsqueeze(1))
+        return (pred[one] - pred[other]).pow(2).sum(1).mean()
+
+
 HERE = "tests.runner.test_losses"
 
 
@@ -222,6 +230,8 @@ def test_one_number_a_batch_becomes_one_a_row(name: str, kind: str) -> None:
 
 def test_a_loss_of_the_whole_batch_is_no_loss_of_rows() -> None:
     assert "is a loss of the whole batch" in reason({"_target_": f"{HERE}.Dice"})
+    # It asks which rows are alike, which vmap cannot follow: the reason is the same.
+    assert "is a loss of the whole batch" in reason({"_target_": f"{HERE}.Pairs"})
     assert "has weights of its own" in reason({"_target_": f"{HERE}.Learnt"})
 
 
