@@ -23,12 +23,14 @@ class Algorithm:
         syncs_every: steps between two waits for the device; 0 means that a step never waits.
         uses_metrics: whether :meth:`observe` changes training.
         open_division: whether the algorithm changes what the model computes.
+        notices: what set-up has found that whoever runs the cell should know; shown, and kept.
     """
 
     predict: Callable[[Tensor], Tensor] | None = None
     syncs_every: int = 0
     uses_metrics: bool = False
     open_division: bool = False
+    notices: tuple[str, ...] = ()
 
     def compatible(self, info: Info) -> str | None:
         """Why this algorithm cannot run on such a workload, or None when it can."""
@@ -45,7 +47,11 @@ class Algorithm:
         return 0
 
     def step(self, task: Task) -> Tensor:
-        """Draw at least one training row and update the model; returns the training loss, detached, 0-d."""
+        """Draw at least one training row and update the model; returns the training loss, detached, 0-d.
+
+        Raises:
+            Complete: in place of training, where the algorithm wants to end before the budget does.
+        """
         raise NotImplementedError
 
     def enter_eval(self, task: Task) -> None:

@@ -15,7 +15,20 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner import advice, gpus, labels, logs, placeholders, presets, resources, search, structure, values
+from runner import (
+    advice,
+    gpus,
+    labels,
+    logs,
+    placeholders,
+    presets,
+    resources,
+    scripts,
+    search,
+    space_files,
+    structure,
+    values,
+)  # fmt: skip
 from runner.composer import AUTO, LAUNCHER, Composer, composer, target_key
 from runner.errors import UserError, nearest
 from runner.metrics import METRICS
@@ -75,6 +88,8 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     config, files = using.config(overrides)
     default = using.baseline(overrides, files)
     structure.check_parts(config, default, files.own)
+    space_file = config["algorithm"].get("search_space")
+    default = space_files.take_in(config, default)
     removed = [key for key in values.removed(config, default) if not resources.is_need(key)]
     needs = resources.take(config)
     values.check_targets(config, files.choices)
@@ -87,6 +102,8 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     for part in ("algorithm", "workload"):
         values.keep_numbers(config[part], default[part])
     changed = values.changed(config, default) | dict.fromkeys(removed)
+    if isinstance(space_file, str):
+        changed["algorithm.search_space"] = space_file
     preset = using.preset_choices(using.split(overrides)[0], files)
     given = using.given(overrides)
     pinned = _set_trial(config, given.keys() | changed.keys())
@@ -96,6 +113,7 @@ def _finished(using: Composer, overrides: Sequence[str]) -> dict[str, Any]:
     own_target = given.get("workload.target", AUTO) != AUTO
     _name_workload(config, changed, files.targets, own_target)
     _set_direction(config["workload"], given.keys() | changed.keys())
+    config["algorithm"] = scripts.settled(config["algorithm"])
     ruleset = config.pop("ruleset", {})
     config["targets"] = config["targets"].get("version")
     config["ruleset"] = files.choices.get("ruleset") if ruleset else None

@@ -14,6 +14,10 @@ class Diverged(Exception):  # noqa: N818 - an outcome, not a fault
     """Raised by a part that can tell that training has diverged; the cell ends as ``diverged``."""
 
 
+class Complete(Exception):  # noqa: N818 - an outcome, not a fault
+    """Raised by a step in place of training: the algorithm is at its end, before the budget is."""
+
+
 def text_of(error: BaseException) -> str:
     """What an exception says of itself, up to 10,000 characters, or that it cannot."""
     try:

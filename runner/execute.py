@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +289,15 @@ class CellRun:
         task.model.train()
         algorithm.setup(task)
         clock.switch("log")
+        self._tell(algorithm.notices)
         diagnostics = self._diagnostics(workload, algorithm)
         self.loop = self._loop(task, algorithm, evaluate, clock, workload.eval_every, diagnostics)
+
+    def _tell(self, notices: Sequence[str]) -> None:
+        for text in notices:
+            self.notify({"event": "notice", "text": text})
+        if notices:
+            self.folder.update_manifest({"notices": list(notices)})
 
     def _algorithm(self, task: Task) -> Algorithm:
         algorithm: Algorithm = build_part("algorithm", self.config["algorithm"], prefix="")
@@ -467,6 +474,7 @@ def summarise(loop: Loop, ended: str, compile_seconds: float) -> dict[str, Any]:
         "target": info.target,
         "minimize": info.minimize,
         "open_division": loop.algorithm.open_division,
+        "uses_metrics": loop.algorithm.uses_metrics,
         "evals": loop.progress.rows,
         "steps": cost.steps,
         "drawn": cost.drawn,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from runner.algorithm import Algorithm
 from runner.clock import Clock
 from runner.diagnostic import Diagnostics
-from runner.errors import Diverged
+from runner.errors import Complete, Diverged
 from runner.generators import global_rng, set_global_rng
 from runner.task import Task
 
@@ -112,7 +112,7 @@ class Loop:
         """Train to the target, the budget or a limit.
 
         Returns:
-            ``"target"``, ``"budget"``, ``"max_seconds"``, ``"diverged"``, ``"stopped"`` or
+            ``"target"``, ``"budget"``, ``"complete"``, ``"max_seconds"``, ``"diverged"``, ``"stopped"`` or
             ``"preempted"``.
         """
         self._saved_at = time.perf_counter()
@@ -121,6 +121,8 @@ class Loop:
                 stopped = self._train_to(self.progress.boundary)
             except Diverged:
                 stopped = "diverged"
+            except Complete:
+                stopped = "complete"
             if stopped == "preempted":
                 return stopped
             ended = self._evaluate(stopped)
@@ -177,7 +179,7 @@ class Loop:
         task, info, progress, plan = self.task, self.task.info, self.progress, self.plan
         self.clock.switch("log")
         train_loss = mean_loss(progress.losses)
-        if stopped is None and train_loss is not None and not math.isfinite(train_loss):
+        if stopped in (None, "complete") and train_loss is not None and not math.isfinite(train_loss):
             stopped = "diverged"
         if stopped is None and task.cost.drawn >= info.budget_samples:
             stopped = "budget"
@@ -185,7 +187,7 @@ class Loop:
             stopped = "max_seconds"
         metrics, reached = self._measure(final=stopped is not None)
         fault = unsound(metrics, f"validation/{info.metric}")
-        if stopped in (None, "budget") and fault is not None:
+        if stopped in (None, "budget", "complete") and fault is not None:
             stopped = "diverged"
         row = self._row(metrics, train_loss)
         if reached and progress.hit is None and stopped != "diverged" and not self.past_budget:

@@ -31,6 +31,8 @@ SPELLINGS = [
     (re.compile(pattern), spelling)
     for pattern, spelling in (
         (r"^(?=experiment=)", "+"),
+        # Whatever names an algorithm from elsewhere has, and a file of their ranges.
+        (r"^(?=algorithm\.(hyperparameters\.|search_space=))", "++"),
         (rf"^(\+?(?:{'|'.join(GROUPS)}|experiment)(?:/\w+)*=[^\[{{]*)\.ya?ml$", r"\1"),
         (r"^~diagnostics$|^diagnostics=(null|None|none)?$", "diagnostics=[]"),
         (r"^(algorithm/\w+|ruleset|log)=(null|None|none)?$", r"~\1"),

@@ -23,7 +23,8 @@ SCRAMBLED, ALGOPERF = "scrambled", "algoperf"
 BELOW_PRIMES = 1000  # AlgoPerf's bases are the largest primes below, but for the last
 SKIPPED = 100  # first points that AlgoPerf drops
 RANGE = ("min", "max", "scale")
-KEYS = (*RANGE, "choices")
+LISTS = ("choices", "points")
+KEYS = (*RANGE, *LISTS)
 WITHIN = 1 / math.pi  # a share of a range that no whole number stands at
 
 
@@ -49,7 +50,7 @@ def point(
     """Hyperparameters of ``trial`` ≥ 1 of ``study``, by path.
 
     Args:
-        space: hyperparameter path -> its range.
+        space: hyperparameter path -> its range, its choices, or the points that trials take in turn.
         study: 0, 1, …
         trial: 1, …, 999
         sequence: ``scrambled`` or ``algoperf``.
@@ -61,14 +62,28 @@ def point(
         raise UserError(f"trial={trial}: this algorithm has no search space; use trial=0, its defaults")
     if not 1 <= trial <= TRIALS:
         raise UserError(f"trial: got {trial}, wants an integer from 0 to {TRIALS}")
-    unit = SEQUENCES[sequence](len(space), study * STUDY_STRIDE + trial)
-    return {
-        name: _scaled(_checked(name, entry), u) for (name, entry), u in zip(space.items(), unit, strict=True)
+    listed = {
+        name: _of_trial(name, entry["points"], trial) for name, entry in space.items() if "points" in entry
     }
+    drawn = {name: _checked(name, entry) for name, entry in space.items() if name not in listed}
+    unit = SEQUENCES[sequence](len(drawn), study * STUDY_STRIDE + trial) if drawn else []
+    found = {name: _scaled(entry, u) for (name, entry), u in zip(drawn.items(), unit, strict=True)}
+    return {name: (listed | found)[name] for name in space}
+
+
+def _of_trial(name: str, points: Sequence[Any], trial: int) -> Any:
+    if trial > len(points):
+        raise UserError(f"trial={trial}: search_space.{name} lists {len(points)} points, one for each trial")
+    return points[trial - 1]
 
 
 def samples(entry: Mapping[str, Any]) -> list[Any]:
-    """Values of a space that stand for all: its choices; or the ends of its range and one between."""
+    """Values of a space that stand for all: its choices; or the ends of its range and one between.
+
+    Points that are listed were chosen by hand, together: none of them stands for anything.
+    """
+    if "points" in entry:
+        return []
     if "choices" in entry:
         return list(entry["choices"])
     return [entry["min"], _scaled(entry, WITHIN), entry["max"]]
@@ -170,13 +185,14 @@ def _checked(name: str, entry: Any) -> dict[str, Any]:
     for unknown in [k for k in entry if k not in KEYS]:
         raise UserError(f"{key}: unknown key {str(unknown)!r}: {nearest(str(unknown), KEYS)}")
     given = {k: v for k, v in entry.items() if v is not None}  # null: a preset takes it out
-    if "choices" not in given:
+    kind = next((k for k in LISTS if k in given), None)
+    if kind is None:
         _check_range(key, given)
         return given
-    if not isinstance(given["choices"], (list, tuple)) or not given["choices"]:
-        raise UserError(f"{key}.choices: got {given['choices']!r}, wants a list of values")
-    if beside := [k for k in RANGE if k in given]:
-        raise UserError(f"{key}: got choices beside {', '.join(beside)}; set choices to null, or the others")
+    if not isinstance(given[kind], (list, tuple)) or not given[kind]:
+        raise UserError(f"{key}.{kind}: got {given[kind]!r}, wants a list of values")
+    if beside := [k for k in KEYS if k in given and k != kind]:
+        raise UserError(f"{key}: got {kind} beside {', '.join(beside)}; set {kind} to null, or the others")
     return given
 
 

@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from runner import allowances, data
+from runner import allowances, data, scripts
 from runner.paths import ROOT, is_ours
 
 ENTRY = "runner.execute"  # what a worker runs
@@ -25,9 +25,13 @@ UNAVAILABLE = "unavailable"  # the state of a finished cell that could not be tr
 
 
 def source_hashes(config: Mapping[str, Any]) -> dict[str, str]:
-    """Module name -> hash, for every project module that the cell of this config imports, transitively."""
+    """Module name -> hash, for every project module that the cell of this config imports, transitively.
+
+    Files that its algorithm runs (:mod:`runner.scripts`) go by their own names.
+    """
     # Where a cell logs to is no part of its numbers.
-    roots = ENTRY, *targets({key: config.get(key) for key in ("algorithm", "workload")})
+    files = map(scripts.name, scripts.named(config.get("algorithm")))
+    roots = ENTRY, *targets({key: config.get(key) for key in ("algorithm", "workload")}), *files
     key = roots, tuple(sys.path)
     known = _walked.get(key)
     # A grid asks thousands of times for a few sets of roots: what was found stands while no file has changed.
@@ -57,12 +61,47 @@ def _walk(roots: Iterable[str]) -> dict[str, str]:
         name = todo.pop()
         if name in found:
             continue
+        if (script := scripts.file_of(name)) is not None:
+            todo += _walk_script(script, found)
+            continue
         path = module_file(name)
         if path is None:
             continue
         found[name], imports = _read(path, name, path.stat().st_mtime_ns)
         todo += imports
     return dict(sorted(found.items()))
+
+
+def _walk_script(main: Path, found: dict[str, str]) -> list[str]:
+    """Add a file and what it imports from its own folder to ``found``; returns the modules from elsewhere."""
+    folder, todo, elsewhere = main.parent, [main], []
+    while todo:
+        path = todo.pop()
+        key, within = scripts.name(path), ".".join(path.relative_to(folder).with_suffix("").parts)
+        if key in found:
+            continue
+        found[key], imports = _read(path, within.removesuffix(".__init__"), path.stat().st_mtime_ns)
+        for name in imports:
+            near = scripts.beside(name, folder) or _by_its_end(name, folder)
+            todo += [near] if near else []
+            elsewhere += [] if near else [name]
+    return elsewhere
+
+
+def files_of(script: Path) -> list[Path]:
+    """A file of Python and those of its folder that it imports, transitively."""
+    found: dict[str, str] = {}
+    _walk_script(script, found)
+    return [path for name in found if (path := scripts.file_of(name))]
+
+
+def _by_its_end(name: str, folder: Path) -> Path | None:
+    end = None if is_there(_top(name)) else scripts.within(name, folder)
+    return None if end is None else scripts.beside(end, folder)
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def combined(hashes: Mapping[str, str]) -> str:
@@ -82,6 +121,8 @@ def targets(tree: Any) -> Iterator[str]:
 
 def module_file(name: str) -> Path | None:
     """The source file of a project module; None for the standard library and installed packages."""
+    if scripts.is_name(name):
+        return scripts.file_of(name)
     path = _find(name)
     if path is not None and not path.exists():  # it was moved since it was found
         _spec.cache_clear()
@@ -232,7 +273,8 @@ def reach(folders: Any) -> None:
 def unreachable(recorded: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
     """Modules of a config's parts that a cell was trained with, and that cannot be found from here."""
     parts = targets({key: config.get(key) for key in ("algorithm", "workload")})
-    return sorted({name for name in parts if name in recorded and not is_there(name)})
+    named = {*parts, *scripts.texts(config.get("algorithm"))}
+    return sorted({name for name in named if name in recorded and not is_there(name)})
 
 
 def is_there(name: str) -> bool:

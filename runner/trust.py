@@ -19,12 +19,13 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from runner import allowances
+from runner import allowances, scripts
 from runner.definitions import definition
 from runner.errors import UserError, one_line
-from runner.paths import is_ours
+from runner.paths import is_ours, shown
 from runner.placeholders import is_placeholder
 from runner.source import homes, module_file, source_file
 from runner.targets import locate
@@ -34,6 +35,7 @@ LAYERS = ("torch.optim", "torch.nn", "torchvision.models", "torchvision.ops")
 FUNCTIONS = "torch.nn.functional"  # the one module whose functions are allowed, too: they only compute
 OURS = (*PARTS, *LAYERS)
 MODEL = "docs/security.md"
+HOW_TO_ALLOW = f"if you trust it, run it yourself once, or add its folder to {allowances.VARIABLE} ({MODEL})"
 # A config that one has composed oneself allows nothing more of them.
 NOT_REMEMBERED = (*sys.stdlib_module_names, "torch")
 
@@ -98,6 +100,9 @@ def check(config: Any) -> None:
     for where, target in targets(config):
         if not (isinstance(target, str) and allowed(target)):
             raise UserError(f"{where} names {refusal(target)}")
+    for file in scripts.named(config.get("algorithm") if isinstance(config, Mapping) else None):
+        if not _is_known(file):
+            raise UserError(f"algorithm runs {shown(file)}, code that you have not run: {HOW_TO_ALLOW}")
     for where, text in _texts(config):
         if "${" in text and not is_placeholder(text):  # what builds models would resolve it
             raise UserError(f"{where} holds {one_line(text, 80)}, which a resolved config does not ({MODEL})")
@@ -121,20 +126,22 @@ def check_parts(config: Any) -> None:
 def own(config: Mapping[str, Any], modules: Mapping[str, str]) -> None:
     """Remember what a config names that this user has composed: to run it oneself is to allow it.
 
-    Of one's own code that is the package and the folder that holds it; of installed ones the class alone; of
-    Python's own modules and torch nothing, but for the processes that are started from here.
+    Of one's own code that is the package and the folder that holds it; of a file that an algorithm runs its
+    folder; of installed packages the class alone; of Python's own modules and torch nothing, but for the
+    processes that are started from here.
 
     Args:
         config: the cell's.
         modules: the modules that it imports: those that lie outside have folders.
     """
     named = {t for _, t in targets(config) if isinstance(t, str) and not _is_ours(t)}
+    folders = {str(file.parent) for file in scripts.named(config.get("algorithm")) if not _is_known(file)}
     allowances.hand_over(named)
     lasting = {name for name in named if _top(name) not in NOT_REMEMBERED}
     packages = {_top(name) for name in lasting if module_file(_top(name))}
-    if lasting:
+    if lasting or folders:
         with contextlib.suppress(OSError):  # a later retry asks for --allow
-            allowances.remember({*lasting, *packages, *homes(modules)})
+            allowances.remember({*lasting, *packages, *folders, *(homes(modules) if lasting else ())})
 
 
 def targets(tree: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -181,6 +188,11 @@ def _is_ours(name: str) -> bool:
         return _is_below(f"{found.module}.", LAYERS)
     file = source_file(found.module)  # in a folder with modules of these names Python finds those
     return file is not None and is_ours(file)
+
+
+def _is_known(script: Path) -> bool:
+    """Whether a file of Python lies in the project, or in a folder from which this user has run code."""
+    return is_ours(script) or str(script.parent) in allowances.folders()
 
 
 def _top(name: str) -> str:

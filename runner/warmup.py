@@ -11,6 +11,7 @@ import time
 import torch
 
 from runner.algorithm import Algorithm
+from runner.errors import Complete
 from runner.seeding import derive
 from runner.stream import Stream
 from runner.task import Task
@@ -32,11 +33,14 @@ def warm_up(task: Task, algorithm: Algorithm, steps: int) -> float:
     seconds = []
     for _ in range(steps):
         started = time.perf_counter()
-        algorithm.step(task)
+        try:
+            algorithm.step(task)
+        except Complete:
+            break
         if task.data.x.device.type == "cuda":
             torch.cuda.synchronize(task.data.x.device)
         seconds.append(time.perf_counter() - started)
-    return max(0.0, seconds[0] - min(seconds))
+    return max(0.0, seconds[0] - min(seconds)) if seconds else 0.0
 
 
 def _noise(task: Task, stream: Stream, name: str) -> None:
