@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.paths import ROOT
+from runner.paths import ROOT, is_ours
 
 SUFFIX = ".py"
 DEEPEST = 5  # folders in one another
@@ -49,8 +49,7 @@ def settled(tree: Any) -> Any:
 
 def name(file: Path) -> str:
     """What configs and manifests call a file: in the project as seen from its root, else in full."""
-    inside = str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else ""
-    return inside if "/" in inside else str(file)
+    return str(file.relative_to(ROOT) if is_ours(file) else file)
 
 
 def is_name(text: str) -> bool:
