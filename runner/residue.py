@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import functools
+import inspect
 import operator
 import pickle
 import sys
@@ -36,7 +37,12 @@ PACKAGES = ("runner", "torch.nn", "torch.optim", "torch.autograd", "torch.utils.
             "torch.linalg", "torch.fft", "torch.special", "torch.func", "torch._functorch",
             "numpy.random")  # fmt: skip
 # Where torch wraps functions of its own when it is first used: they do what they did.
-WRAPPERS = ("torch._compile", "torch._dynamo.eval_frame", "torch.optim.optimizer")
+WRAPPERS = (
+    "torch._compile",
+    "torch._dynamo.eval_frame",
+    "torch._dynamo.mutation_guard",
+    "torch.optim.optimizer",
+)
 DESCRIPTORS = (classmethod, staticmethod, property)
 SHOWN = 3  # changes that a line names
 
@@ -175,8 +181,18 @@ def _is_code(value: Any) -> bool:
 
 
 def _wraps(new: Any, old: Any) -> bool:
-    by = getattr(new, "__globals__", {}).get("__name__")
-    return by in WRAPPERS and getattr(new, "__wrapped__", None) is old
+    """Whether both are one function, in wrappers of torch's own."""
+    known = set(map(id, _within(old)))
+    return any(id(inner) in known for inner in _within(new)[1:])
+
+
+def _within(value: Any, deep: int = 3) -> list[Any]:
+    """A function, and those that it wraps, as far as torch's own wrappers go."""
+    if getattr(value, "__globals__", {}).get("__name__") not in WRAPPERS or not deep:
+        return [value]
+    held = [getattr(value, "__wrapped__", None), *inspect.getclosurevars(value).nonlocals.values()]
+    inner = (each for each in held if isinstance(each, FunctionType))
+    return [value, *(found for each in inner for found in _within(each, deep - 1))]
 
 
 _FIRST = tuple(

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from runner import machine
 from runner.logs import Logger
-from scripts.bench_loop import LOSSES, Job, Observer, Train, adamw, bare_copy, by_hand, harness, inputs
+from runner.stream import decode
+from scripts.bench_loop import LOSSES, Job, Observer, Train, adamw, bare_copy, by_hand, harness
 from scripts.gpu_checks.unit import Facts, Place, Unit
 
 FAMILIES = {"linear": "breast_cancer", "cnn": "digits", "resnet": "cifar10_synthetic", "lm": "tiny_lm_pydocs"}
@@ -89,10 +91,15 @@ def against(job: Job, hand: Train) -> Facts:
 def captured(job: Job) -> Train:
     """A loop that replays one step: new rows are copied in, nothing else is launched from Python."""
     task = job.task(0)
-    model, ready, loss_of = bare_copy(task.model), inputs(task), LOSSES[task.info.task]
+    model, augment, loss_of = bare_copy(task.model), task.data.augment, LOSSES[task.info.task]
     settings = {**job.config["algorithm"]["optimizer"], "capturable": True}
     optimizer, size = adamw(model, settings), task.info.batch_size
     rows = torch.arange(size, device=job.device)
+    graph, generator = torch.cuda.CUDAGraph(), torch.Generator(job.device).manual_seed(0)
+    graph.register_generator_state(generator)  # or each replay would draw the same
+
+    def ready(x: Tensor) -> Tensor:
+        return decode(x if augment is None else augment(x, generator))
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -105,7 +112,6 @@ def captured(job: Job) -> Train:
         for _ in range(LAZY):
             step()
     torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
 

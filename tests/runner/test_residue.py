@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,27 @@ def test_a_gpu_that_does_not_answer_any_more_is_left_behind_with_its_process(
     status = run_cell(submitted(faulty(tmp_path, "Plain")).folder.path)
     assert ("left" in status) == broken
     assert not broken or status["left"].startswith("the current CUDA device and stream")
+
+
+COMPILED = """
+import functools, sys, torch
+torch.compile = functools.partial(torch.compile, backend="eager")
+from runner.cell import Cell
+from runner.execute import run_cell
+cell = Cell.from_overrides(sys.argv[1:])
+cell.submit()
+status = run_cell(cell.folder.path)
+print(status["status"], status.get("left"))
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_cell_leaves_its_worker_to_the_next_one(tmp_path: Path) -> None:
+    """What torch's compiler wraps, when it is first used, does what it did."""
+    small = ["workload=digits", "workload.budget_samples=320", "log=none", f"results_dir={tmp_path}"]
+    line = [sys.executable, "-c", COMPILED, *small, "algorithm=adamw", "workload.compile=true"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["done", "None"], done.stdout + done.stderr
 
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))

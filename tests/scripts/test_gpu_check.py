@@ -169,6 +169,6 @@ def test_grids_take_their_courses(name: str, place: Place) -> None:
 
 @pytest.mark.slow
 def test_a_grid_that_trains_on_is_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "BOTH", "algorithm.optimizer._target_=torch.optim.SGD,torch.optim.Adagrad")
+    monkeypatch.setattr(grids, "BOTH", "algorithm.optimizer.lr=0.1,0.2")
     with pytest.raises(Broken, match="exit code 0, done"):
         grids.out_of_memory(replace(place))
