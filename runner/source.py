@@ -96,7 +96,7 @@ def files_of(script: Path) -> list[Path]:
 
 
 def _by_its_end(name: str, folder: Path) -> Path | None:
-    end = None if is_there(_top(name)) else scripts.within(name, folder)
+    end = None if has_code(_top(name)) else scripts.within(name, folder)
     return None if end is None else scripts.beside(end, folder)
 
 
@@ -161,7 +161,7 @@ def _spec(name: str, search_path: tuple[str, ...]) -> ModuleSpec:
             spec = importlib.util.find_spec(name)
         else:
             spec = PathFinder.find_spec(name, _spec(parent, search_path).submodule_search_locations or [])
-    except (ImportError, ValueError, AttributeError):
+    except (ImportError, ValueError, AttributeError, KeyError):  # the last: a folder in a mere folder
         spec = None
     if spec is None:
         raise ModuleNotFoundError(name)
@@ -306,6 +306,14 @@ def standing(manifest: Mapping[str, Any], config: Callable[[], Mapping[str, Any]
     if not all(map(is_there, recorded)) and unreachable(recorded, config()):
         return UNAVAILABLE
     return "stale" if moved or outdated(recorded) else None
+
+
+def has_code(top: str) -> bool:
+    """Whether Python would find a module or a package of that name from here, and no mere folder."""
+    try:
+        return _spec(top, tuple(sys.path)).origin is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def not_here(modules: Iterable[str]) -> str:

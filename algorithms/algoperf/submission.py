@@ -192,7 +192,7 @@ class _Neighbours(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def _learn(self, tree: ast.AST) -> None:
         for name in _imported(tree):
-            if not source.is_there(name.partition(".")[0]) and (end := scripts.within(name, self._folder)):
+            if not source.has_code(name.partition(".")[0]) and (end := scripts.within(name, self._folder)):
                 self._ends[name] = end
 
     def made(self, name: str) -> bool:

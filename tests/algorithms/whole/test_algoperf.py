@@ -477,6 +477,15 @@ def test_modules_of_its_folder_are_found_under_the_names_that_it_uses(neighbours
     assert not left & {"submission", "their", "deep", "constants", "algoperf", "algorithmic_efficiency"}
 
 
+def test_a_mere_folder_of_that_name_does_not_hide_them(
+    neighbours: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their/place").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cell = small_cell(Path(neighbours).parent, f"results_dir={tmp_path}")
+    assert str(Path(neighbours).parent / "deep/tools/rates.py") in cell.sources
+
+
 def test_a_submission_edited_is_stale_and_so_is_one_whose_helper_is(neighbours: str, tmp_path: Path) -> None:
     cell = small(Path(neighbours).parent, f"results_dir={tmp_path}")
     run_cell(cell.folder.path)
