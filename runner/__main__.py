@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
-from runner import commandline
+from runner import ahead
 from runner.cli import leave
-from runner.display import Display
 from runner.errors import UserError
+from runner.imports import lasting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,13 +21,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     sys.argv = ["python -m runner", *arguments]  # a launch records it
     try:
+        from runner import commandline  # Hydra takes half a second
+
         return commandline.run(commandline.read(arguments))
     except UserError as error:
+        from runner.display import Display
+
         Display.error(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
 
 
+def command() -> int:
+    """What a person starts: the first worker imports while this process does."""
+    with ahead.started(sys.argv[1:]):
+        with lasting():
+            importlib.import_module("runner.commandline")
+        return main()
+
+
 if __name__ == "__main__":
-    leave(main, tidies=True)
+    leave(command, tidies=True)

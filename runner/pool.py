@@ -40,7 +40,7 @@ class Worker:
         self._env: dict[str, str] | None = None
         self._imported: dict[str, str] = {}
         read, write = os.pipe()
-        with _blocked():
+        with signals_later():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "runner.worker", str(write)],
                 stdin=subprocess.PIPE,
@@ -146,7 +146,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _blocked() -> Iterator[None]:
+def signals_later() -> Iterator[None]:
     """A process born in here gets signals once it listens, and not while Python is still starting."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     try:

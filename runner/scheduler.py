@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from runner import ahead
 from runner.files import trim
 from runner.lock import holder
 from runner.pool import Event, Worker, out_of_memory_kills, record_death, record_silence
@@ -378,7 +379,7 @@ class Scheduler:
         self._leaving = [worker for worker in self._leaving if worker not in gone]
         for worker in gone:
             worker.close()
-        worker = Worker()
+        worker = ahead.worker()
         self._selector.register(worker, selectors.EVENT_READ)
         return worker
 

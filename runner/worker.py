@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 from runner import allowances
 from runner.files import no_link
+from runner.imports import lasting
 from runner.pool import STOP
 
 
@@ -35,8 +36,11 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
     _follow_parent()
     events = Events(int(sys.argv[1]))
-    from runner.execute import run_cell
-    from runner.loop import Alarm
+    with lasting():
+        import torch._dynamo  # noqa: F401 - the first optimizer would
+
+        from runner.execute import run_cell
+        from runner.loop import Alarm
 
     alarm = Alarm()
     for number in STOP:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +29,9 @@ class Digits(TensorWorkload):
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`; 899 training, 449 validation and 449 test rows."""
-        from sklearn.datasets import load_digits
-
-        bunch: Any = load_digits()
-        x = torch.tensor(bunch.images, dtype=torch.float32).unsqueeze(1) / 16
-        return _dealt(x, torch.tensor(bunch.target, dtype=torch.int64), share=4)
+        table = torch.from_numpy(packaged("digits.csv.gz"))
+        x = table[:, :-1].float().reshape(-1, 1, 8, 8) / 16
+        return _dealt(x, table[:, -1].long(), share=4)
 
     def model(self) -> nn.Module:
         """A CNN of two convolutions."""
@@ -58,11 +57,8 @@ class BreastCancer(TensorWorkload):
 
     def load(self, root: Path) -> Data:
         """See :meth:`TensorWorkload.load`; 191 training, 189 validation and 189 test rows."""
-        from sklearn.datasets import load_breast_cancer
-
-        bunch: Any = load_breast_cancer()
-        x = torch.tensor(bunch.data, dtype=torch.float32)
-        data = _dealt(x, torch.tensor(bunch.target, dtype=torch.float32), share=3)
+        table = torch.from_numpy(packaged("breast_cancer.csv", header=1)).float()
+        data = _dealt(table[:, :-1].contiguous(), table[:, -1].contiguous(), share=3)
         low, high = data.train.x.min(0).values, data.train.x.max(0).values
         splits = (data.train, data.validation, data.test)
         return Data(*(Split((s.x - low) / (high - low), s.y) for s in splits))
@@ -71,6 +67,17 @@ class BreastCancer(TensorWorkload):
         """Logistic regression from zero."""
         train = self._loaded().train.x
         return LinearBinary(Normalise(train.mean(0), train.std(0)), train.shape[1])
+
+
+def packaged(name: str, header: int = 0) -> np.ndarray:
+    """A table that scikit-learn ships, float64, the target last.
+
+    Its loaders read the same file. Importing them takes 2 s of CPU time, more than most cells train for.
+    """
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.origin is not None, "scikit-learn is one of our dependencies"
+    path = Path(package.origin).parent / "datasets" / "data" / name
+    return np.loadtxt(path, delimiter=",", skiprows=header)
 
 
 def _dealt(x: Tensor, y: Tensor, share: int) -> Data:

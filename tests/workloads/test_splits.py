@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from workloads.base import stratified_split
+from workloads.embedded import packaged
 
 SIZES = {
     "digits": (899, 449, 449),
@@ -82,6 +83,15 @@ def test_breast_cancer_rows_are_the_source_rows_scaled_by_training_rows(make):
     distance, row = torch.cdist(x, source).min(1)
     assert distance.max() < 1e-4 and sorted(row.tolist()) == list(range(len(source)))
     assert torch.equal(y, torch.tensor(bunch.target, dtype=y.dtype)[row])
+
+
+@pytest.mark.parametrize(("file", "header"), [("digits.csv.gz", 0), ("breast_cancer.csv", 1)])
+def test_packaged_tables_are_what_scikit_learn_loads_to_the_bit(file: str, header: int):
+    from sklearn import datasets
+
+    bunch: Any = getattr(datasets, f"load_{file.partition('.')[0]}")()
+    table = packaged(file, header)
+    assert np.array_equal(table[:, :-1], bunch.data) and np.array_equal(table[:, -1], bunch.target)
 
 
 @pytest.mark.data
