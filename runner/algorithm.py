@@ -74,6 +74,10 @@ class Algorithm:
         """Scalars to log at evaluations (a step size, a norm); off the clock."""
         return {}
 
+    def found(self) -> dict[str, str]:
+        """What set-up found out that nobody had said, for the log and the manifest: part -> a line."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """All that training changes here: tensors, numbers, strings, lists and dicts alone."""
         return {}
@@ -91,7 +95,8 @@ class Part:
     whichever they are; ``trained`` are copies of those that train · ``broken_promise(task, trained)`` says
     how the evaluated weights break what the part promises of them, or None · ``observe(metrics)`` needs
     ``uses_metrics = True`` · ``cycle(info)`` gives the steps until it has done all that it does now and
-    then · ``report()`` gives scalars to log · ``state_dict/load_state_dict`` hold all that training changes.
+    then · ``report()`` gives scalars to log · ``found()`` a line of what set-up found out, or
+    None · ``state_dict/load_state_dict`` hold all that training changes.
     """
 
     syncs_every: ClassVar[int] = 0

@@ -325,6 +325,11 @@ class Composed(Algorithm):
                 scalars |= {f"{kind}/{key}": value for key, value in part.report().items()}
         return scalars
 
+    def found(self) -> dict[str, str]:
+        """What parts found out at set-up that nobody had said, by kind."""
+        said = {kind: part.found() for kind, part in self._named_parts() if hasattr(part, "found")}
+        return {kind: text for kind, text in said.items() if text is not None}
+
     def state_dict(self) -> dict[str, Any]:
         """State of every part that has any."""
         states = {kind: p.state_dict() for kind, p in self._named_parts() if hasattr(p, "state_dict")}

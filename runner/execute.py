@@ -230,7 +230,7 @@ class CellRun:
         self._begin(workload, clock)
         made_by = {"source": source.combined(sources), "sources": sources}
         made_by["files"] = data.stamps(config)
-        folder.update_manifest(machine.facts(self.device, workload) | made_by)
+        folder.update_manifest(machine.facts(self.device, workload) | made_by | self._found())
         with self.residue.kept():
             self.logger = open_logger(config.get("log"))
         resumed = self._resume(workload)
@@ -241,6 +241,13 @@ class CellRun:
         usage = machine.Usage()
         ended = self._train()
         self._finish(ended, compile_seconds, usage)
+
+    def _found(self) -> dict[str, Any]:
+        """What set-up found out by itself, such as how a loss is called: in the log, and for the manifest."""
+        found = self.loop.algorithm.found()
+        for kind, text in found.items():
+            print(f"{kind}: {text}", file=sys.stderr, flush=True)
+        return {"found": found} if found else {}
 
     def _configure(self) -> None:
         workload = self.config["workload"]

@@ -60,6 +60,7 @@ class AdaptedLoss:
     def __init__(self, loss: Any, words: Mapping[str, str], summed: bool) -> None:
         self.loss, self.words = loss, words
         self._call = Call(loss, AS_OURS, summed=summed)
+        self._tried = False  # on classes
 
     def compatible(self, info: Info) -> str | None:
         """Try it on made-up rows of such a task: None where it fits, else why not and which words would."""
@@ -68,8 +69,13 @@ class AdaptedLoss:
         found = choose(self._call, self.words, info)
         if isinstance(found, str):
             return found
-        self._call = found
+        self._call, self._tried = found, info.task != "regression"
         return None
+
+    def found(self) -> str | None:
+        """How it is called, where a trial had to find that; None where its YAML says so, or on numbers."""
+        guessed = self._tried and self.words.keys() < WORDS.keys()
+        return f"{self._call.name} is called with {self._call.form}" if guessed else None
 
     def setup(self, task: Task) -> None:
         """Take what it holds to the device.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -282,7 +283,7 @@ def test_parts_that_read_losses_work_with_them(make: Any, spec: dict) -> None:
     assert_resumes(lambda: Composed(SGD, loss=spec), make)
 
 
-def test_by_name_in_a_yaml_of_two_lines(tmp_path: Path) -> None:
+def test_by_name_in_a_yaml_of_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "conf/algorithm/loss"
     folder.mkdir(parents=True)
     (folder / "nll.yaml").write_text("# NLL: torch's own\n_target_: torch.nn.NLLLoss\n")
@@ -290,6 +291,10 @@ def test_by_name_in_a_yaml_of_two_lines(tmp_path: Path) -> None:
     few += ["workload=digits", "workload.budget_samples=4800", "stop_at_target=false"]
     row = run(few, [tmp_path / "conf"], inline=True)
     assert row["status"] == "done" and row["best_metric"] > 0.7
+    said = "NLLLoss is called with inputs: log_probabilities, targets: as_is"
+    assert capsys.readouterr().err.count(f"loss: {said}\n") == 1
+    (manifest,) = tmp_path.rglob("manifest.json")
+    assert json.loads(manifest.read_text())["found"] == {"loss": said}
     row = run([*few, "+algorithm.loss.inputs=logits"], [tmp_path / "conf"], inline=True)
     assert row["status"] == "failed"
     assert re.search(r"NLLLoss with inputs: logits.* inputs: log_probabilities.* would fit", row["error"])

@@ -12,14 +12,28 @@ from scripts.try_library import attempt, main, members
 FLOORS = {
     "torch.optim": {"optimizer": (14, 15)},
     "torch.optim.lr_scheduler": {"schedule": (15, 15)},
+    "torch.optim.swa_utils": {"average": (5, 5), "schedule": (1, 1)},
     "pytorch_optimizer": {"optimizer": (125, 128), "schedule": (4, 4)},
+    "torch_optimizer": {"optimizer": (29, 29)},
+    "schedulefree": {"optimizer": (9, 9)},
+    "prodigyopt": {"optimizer": (1, 1)},
+    "timm.optim": {"optimizer": (31, 31)},
+    "timm.scheduler": {"schedule": (7, 9)},
+    "timm.loss": {"loss": (8, 11)},
+    "timm.utils": {"average": (3, 3)},
+    "transformers.optimization": {"optimizer": (1, 2), "schedule": (14, 16)},
 }
-NOT = {"SparseAdam", "DeMo", "DistributedMuon", "LoRARite"}  # each with its reason in docs/from_elsewhere.md
+NOT = {  # each with its reason in docs/from_elsewhere.md
+    "SparseAdam", "DeMo", "DistributedMuon", "LoRARite", "create_scheduler", "create_scheduler_v2",
+    "DistributionBalancedLoss", "JsdCrossEntropy", "TwoWayLoss", "AdafactorSchedule",
+    "get_adafactor_schedule", "LayerWiseDummyOptimizer",
+}  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", FLOORS)
 def test_as_much_works_as_ever(module: str) -> None:
+    pytest.importorskip(module.partition(".")[0], reason="of the extra dev")
     for kind, (floor, of) in FLOORS[module].items():
         outcomes = [attempt(module, name, kind) for name, own in members(module) if own == kind]
         works = [outcome for outcome in outcomes if outcome.fault is None]
