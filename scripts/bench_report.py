@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scripts.bench_score import EVALUATIONS, evaluations
+from scripts.drawn_cells import EVALUATIONS, evaluations
 
 
 def main(argv: Sequence[str] | None = None) -> int:

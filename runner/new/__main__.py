@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runner.cli import leave
+from runner.commands import command
 from runner.errors import UserError
 from runner.new.layout import FOLDERS, Layout
 from runner.paths import ROOT, expanded
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     _write(options, layout)
-    print(f"next: python -m runner.check {layout.flag}{options.kind}={options.name}")
+    check = command("runner.check", f"{options.kind}={options.name}", config_dirs=layout.config_dirs)
+    print(f"next: {check}")
     return 0
 
 

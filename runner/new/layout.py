@@ -57,9 +57,9 @@ class Layout:
         return f"{self.package}/__init__.py"
 
     @property
-    def flag(self) -> str:
-        """What a command needs to find the new YAML."""
-        return "" if self.package is None else f"--config-dir {self.package}/conf "
+    def config_dirs(self) -> list[str]:
+        """The folders that a command has to be given to find the new YAML."""
+        return [] if self.package is None else [f"{self.package}/conf"]
 
     def taken(self, kind: str, name: str) -> Iterator[Path]:
         """YAMLs of that name that there are already."""
