@@ -13,14 +13,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.algorithm import Algorithm as Algorithm
-    from runner.batch import Batch as Batch
-    from runner.batch import Info as Info
-    from runner.composed import Composed as Composed
-    from runner.errors import UserError as UserError
-    from runner.notebook import run as run
-    from runner.tables import load as load
-    from runner.task import Task as Task
+    from runner.base.errors import UserError as UserError
+    from runner.cells.tables import load as load
+    from runner.contract.algorithm import Algorithm as Algorithm
+    from runner.contract.batch import Batch as Batch
+    from runner.contract.batch import Info as Info
+    from runner.contract.task import Task as Task
+    from runner.launch.notebook import run as run
+    from runner.parts.composed import Composed as Composed
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 for _stream in (sys.stdout, sys.stderr):
     if isinstance(_stream, io.TextIOWrapper):
         _stream.reconfigure(errors="replace")
-# Of `python -m runner.…`, Ctrl-C ends the imports without a traceback; runner.cli goes on from there.
+# Of `python -m runner.…`, Ctrl-C ends the imports without a traceback; runner.base.cli goes on from there.
 _module = sys.argv[:1] == ["-m"] and any(re.match(r"(-m)?runner(\.|$)", word) for word in sys.orig_argv)
 _module |= sys.argv[0].endswith("/ttt")
 if _module and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -36,14 +36,14 @@ if _module and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 
 # Resolved when asked for: `python -m runner --help` imports neither torch nor pandas.
 _HOMES = {
-    "run": "runner.notebook",
-    "load": "runner.tables",
-    "Task": "runner.task",
-    "Batch": "runner.batch",
-    "Info": "runner.batch",
-    "Algorithm": "runner.algorithm",
-    "Composed": "runner.composed",
-    "UserError": "runner.errors",
+    "run": "runner.launch.notebook",
+    "load": "runner.cells.tables",
+    "Task": "runner.contract.task",
+    "Batch": "runner.contract.batch",
+    "Info": "runner.contract.batch",
+    "Algorithm": "runner.contract.algorithm",
+    "Composed": "runner.parts.composed",
+    "UserError": "runner.base.errors",
 }
 __all__ = ["Algorithm", "Batch", "Composed", "Info", "Task", "UserError", "load", "run"]
 

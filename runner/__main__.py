@@ -6,10 +6,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from runner import ahead
-from runner.cli import leave
-from runner.errors import UserError
-from runner.imports import lasting
+from runner.base.cli import leave
+from runner.base.errors import UserError
+from runner.base.imports import lasting
+from runner.launch import ahead
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,11 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     sys.argv = ["python -m runner", *arguments]  # a launch records it
     try:
-        from runner import commandline  # Hydra takes half a second
+        from runner.compose import commandline
 
         return commandline.run(commandline.read(arguments))
     except UserError as error:
-        from runner.display import Display
+        from runner.launch.display import Display
 
         Display.error(str(error))
         return 2
@@ -37,7 +37,7 @@ def command() -> int:
     """What a person starts: the first worker imports while this process does."""
     with ahead.started(sys.argv[1:]):
         with lasting():
-            importlib.import_module("runner.commandline")
+            importlib.import_module("runner.compose.commandline")
         return main()
 
 

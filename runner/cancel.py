@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner.cli import leave
-from runner.commands import command
-from runner.display import plural
-from runner.errors import UserError
-from runner.launch import Launch
-from runner.paths import expanded
-from runner.survey import Seen, View, is_here, look, pick, place, tasks_of
+from runner.base.cli import leave
+from runner.base.errors import UserError
+from runner.base.paths import expanded
+from runner.cells.launches import Launch
+from runner.cells.survey import Seen, View, is_here, look, pick, place, tasks_of
+from runner.compose.commands import command
+from runner.launch.display import plural
 
 WAIT = 60.0  # seconds for launchers to save their cells
 
@@ -158,7 +158,7 @@ def _plan_launcher(plan: Plan, view: View, launch: Launch, cells: Sequence[Seen]
 
 
 def _plan_others(plan: Plan, view: View, cells: Sequence[Seen] | None) -> None:
-    """Cells that somebody trains without a launch of this experiment: a notebook, ``runner.execute``."""
+    """Cells that somebody trains without a launch of this experiment: a notebook, say."""
     hosts = {launch.record.get("host") for launch in view.launched if view.state_of(launch) == "running"}
     live = {name for launch in view.launched for name in _names(view, launch)}
     for cell in view.cells if cells is None else cells:
@@ -177,7 +177,7 @@ def _names(view: View, launch: Launch) -> list[str]:
 def _cancel_tasks(tasks: Sequence[str]) -> bool:
     if not tasks:
         return True
-    from runner.slurm.queue import cancel
+    from runner.cells.slurm_queue import cancel
 
     problem = cancel(tasks)
     print(

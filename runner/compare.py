@@ -14,19 +14,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.cli import leave
-from runner.errors import UserError, nearest, one_line
-from runner.paths import expanded
-from runner.values import UNITS
+from runner.base.cli import leave
+from runner.base.errors import UserError, nearest, one_line
+from runner.base.paths import expanded
+from runner.compose.values import UNITS
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from runner.analysis.pairs import Comparison
+    from runner.base.terminal import Console
     from runner.boards.inputs import Inputs
-    from runner.scoring.comparable import Part
-    from runner.terminal import Console
+    from runner.stats.comparable import Part
+    from runner.stats.pairs import Comparison
 
 SHORT = 30  # characters of a label in a sentence
 MANY = 1000  # more studies than this are not told apart
@@ -63,10 +63,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from runner.analysis.pairs import compare
+    from runner.base.terminal import Console
     from runner.boards.inputs import read
     from runner.boards.rules import unit_of
-    from runner.terminal import Console
+    from runner.stats.pairs import compare
 
     inputs = read(options.folder)
     by = unit_of(inputs.cells, options.by, inputs.imported)
@@ -90,7 +90,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _parts(cells: pd.DataFrame, a: str, b: str) -> list[Part]:
     """The parts of the table (kinds of data, rulesets) in which both have cells."""
-    from runner.scoring.comparable import parts
+    from runner.stats.comparable import parts
 
     known = {str(label) for label in cells["label"]}
     for name in (a, b):
@@ -107,14 +107,14 @@ def _parts(cells: pd.DataFrame, a: str, b: str) -> list[Part]:
 
 
 def _titles(rows: pd.DataFrame) -> str:
-    from runner.scoring.comparable import parts
+    from runner.stats.comparable import parts
 
     return " and ".join(part.title for part in parts(rows, together=True))
 
 
 def _refused(part: Part, inputs: Inputs, by: str, allowed: bool) -> list[str]:
     """What a reader must be told of cells that are unlike; raises unless that is allowed."""
-    from runner.scoring.comparable import differences, twins
+    from runner.stats.comparable import differences, twins
 
     for place, ids in twins(part.cells):
         raise UserError(f"{len(ids)} cells stand for {place}: {' and '.join(ids)}; move one away")
@@ -143,8 +143,8 @@ def rows_of(comparison: Comparison) -> pd.DataFrame:
 def _write(path: Path, found: Iterable[tuple[str, Comparison]]) -> None:
     import pandas as pd
 
-    from runner.files import write_text
-    from runner.tables import csv_text
+    from runner.base.files import write_text
+    from runner.cells.tables import csv_text
 
     frame = pd.concat([rows_of(one).assign(board=title) for title, one in found], ignore_index=True)
     try:

@@ -15,14 +15,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from runner import gpus
-from runner.cli import leave
-from runner.errors import one_line
-from runner.paths import expanded
-from runner.slots import physical_cores, usable_cpus
+from runner.base.cli import leave
+from runner.base.errors import one_line
+from runner.base.paths import expanded
+from runner.machine import gpus
+from runner.machine.slots import physical_cores, usable_cpus
 
 if TYPE_CHECKING:
-    from runner.gpus import Found
+    from runner.machine.gpus import Found
 
 Status = Literal["ok", "warning", "wrong"]
 LOOKS = {"ok": "green", "warning": "yellow", "wrong": "red"}
@@ -98,7 +98,7 @@ def _show(found: Sequence[Finding]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from runner.terminal import Console
+    from runner.base.terminal import Console
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
@@ -196,7 +196,7 @@ def slurm(_asked: Asked) -> Iterator[Finding]:
     if shutil.which("sbatch") is None:
         yield Finding("SLURM", "ok", "none here (hydra/launcher=local is the default)")
         return
-    from runner.slurm.queue import command
+    from runner.cells.slurm_queue import command
 
     nodes, reason = command(["sinfo", "--noheader", "--format=%D %T"])
     if reason is not None:

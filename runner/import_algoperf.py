@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import git
-from runner.cli import leave
-from runner.errors import UserError
-from runner.files import write_atomic, write_json
+from runner.base.cli import leave
+from runner.base.errors import UserError
+from runner.base.files import write_atomic, write_json
+from runner.base.paths import expanded
+from runner.cells.tables import csv_text
 from runner.importing import layout, logs, targets
 from runner.importing.layout import Trial
 from runner.importing.notices import Notices
 from runner.importing.targets import Goal
-from runner.paths import expanded
-from runner.tables import csv_text
+from runner.provenance import git
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner import trust
-from runner.cell import ID, Cell, identity
-from runner.cli import leave
-from runner.display import Display
-from runner.errors import UserError, nearest, one_line
-from runner.grid import Backend, Grid
-from runner.local import Inline, Local, checked
-from runner.paths import expanded, settled
-from runner.records import FINISHED, CellFolder
-from runner.resources import DEFAULTS, FACTOR, completed
-from runner.scheduler import Job
-from runner.source import reach, source_hashes
-from runner.start import run
-from runner.survey import DOUBTED, FAILED, LEFT, STATES, Seen, View, look, pick, place
+from runner.base.cli import leave
+from runner.base.errors import UserError, nearest, one_line
+from runner.base.paths import expanded, settled
+from runner.cells.cell import ID, Cell, identity
+from runner.cells.survey import DOUBTED, FAILED, LEFT, STATES, Seen, View, look, pick, place
+from runner.compose.resources import DEFAULTS, FACTOR, completed
+from runner.contract.records import FINISHED, CellFolder
+from runner.launch.display import Display
+from runner.launch.grid import Backend, Grid
+from runner.launch.local import Inline, Local, checked
+from runner.launch.scheduler import Job
+from runner.launch.start import run
+from runner.provenance import trust
+from runner.provenance.source import reach, source_hashes
 
 AGAIN = (*FAILED, *DOUBTED, *LEFT)
 LAUNCHERS = ("local", "slurm", "inline")
@@ -94,7 +94,7 @@ def _retry(options: argparse.Namespace) -> int:
 
 def _is_option(word: str) -> bool:
     """Cells' names hold ``=``, too: ``digits.adamw_lr=0.1.s0.t0.*``."""
-    from runner.slurm.options import SlurmOptions
+    from runner.launch.slurm.options import SlurmOptions
 
     key = word.partition("=")[0]
     known = {option.name for kind in (Local, SlurmOptions) for option in dataclasses.fields(kind)}
@@ -179,7 +179,7 @@ def backend_of(launcher: str, options: Mapping[str, Any]) -> tuple[Backend, str 
         UserError: for an unknown launcher or option, or a bad value.
     """
     if launcher == "slurm":
-        from runner.slurm.backend import Slurm
+        from runner.launch.slurm.backend import Slurm
 
         return Slurm(**options), None  # what follows is a job of its own
     kinds: dict[str, Any] = {"local": Local, "inline": Inline}

@@ -13,11 +13,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.cli import leave
-from runner.commands import command
-from runner.errors import UserError, one_line
-from runner.paths import expanded
-from runner.values import UNITS
+from runner.base.cli import leave
+from runner.base.errors import UserError, one_line
+from runner.base.paths import expanded
+from runner.compose.commands import command
+from runner.compose.values import UNITS
 
 if TYPE_CHECKING:
     from runner.boards.inputs import Inputs
@@ -67,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _score(options: argparse.Namespace) -> int:
     # pandas takes half a second, which a mistyped option need not cost.
+    from runner.base.terminal import Console
     from runner.boards import board, publish, render
     from runner.boards.inputs import read, write_boards, write_tables
-    from runner.terminal import Console
 
     inputs = read(options.folder)
     if options.against is not None:
@@ -122,7 +122,7 @@ def _instead(inputs: Inputs, error: UserError) -> str:
     """What to do where there is no board."""
     from runner.boards.board import MixedError
     from runner.boards.gaps import stale_command
-    from runner.records import FINISHED
+    from runner.contract.records import FINISHED
 
     if inputs.kind != "experiment":
         return ""
@@ -139,7 +139,7 @@ def _rules(options: argparse.Namespace, inputs: Inputs) -> Rules:
     from dataclasses import replace
 
     from runner.boards.rules import unit_of
-    from runner.scoring.times import place
+    from runner.stats.times import place
 
     wanted = {
         "pick": options.study_pick, "integral": "trapezoid" if options.compat else options.integral,

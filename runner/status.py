@@ -19,18 +19,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from runner import trust
-from runner.cli import leave
-from runner.commands import command
-from runner.display import outcome, plural
-from runner.errors import UserError, one_line
-from runner.launch import Launch
+from runner.base.cli import leave
+from runner.base.errors import UserError, one_line
+from runner.base.paths import expanded
+from runner.base.terminal import Console
+from runner.cells.launches import Launch
+from runner.cells.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
+from runner.compose.commands import command
+from runner.contract.records import ENDED, CellFolder
+from runner.launch.display import outcome, plural
 from runner.logs import afterwards
-from runner.paths import expanded
-from runner.records import ENDED, CellFolder
-from runner.source import UNAVAILABLE
-from runner.survey import DOUBTED, FAILED, Seen, View, duration, experiments, look, place
-from runner.terminal import Console
+from runner.provenance import trust
+from runner.provenance.source import UNAVAILABLE
 
 REFRESH = 2.0  # seconds between two looks; more where a look takes long
 SHARE = 5  # of the time at most this part is spent looking: others use the file system, too
@@ -109,7 +109,7 @@ def _show(options: argparse.Namespace, console: Console) -> None:
 
 def damaged_checkpoints(cells: Iterable[Seen]) -> Iterator[str]:
     """A line for each checkpoint that cannot be gone on from: its cell would start over."""
-    from runner import checkpoint
+    from runner.train import checkpoint
 
     for cell in cells:
         file = CellFolder(cell.path).checkpoint_file
@@ -310,9 +310,9 @@ def _advice(view: View) -> Iterator[RenderableType]:
 
 def _last_words(view: View, left: Sequence[Seen]) -> list[str]:
     """What the jobs of these cells printed last, where a batch system had them; each line once."""
-    from runner.slurm import queue
+    from runner.cells import slurm_queue
 
-    said = dict.fromkeys(queue.last_words(view.launched, cell.name) for cell in left[:SHOWN])
+    said = dict.fromkeys(slurm_queue.last_words(view.launched, cell.name) for cell in left[:SHOWN])
     return [words for words in said if words]
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     if name in ("-V", "--version"):
         name, rest = "run", ["--version"]
     if name not in COMMANDS:
-        from runner.errors import nearest, one_line
+        from runner.base.errors import nearest, one_line
 
         print(f"error: {one_line(name)!r} is no command; {nearest(name, COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)

@@ -21,19 +21,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import trust
-from runner.cli import leave
-from runner.errors import UserError, nearest, one_line
-from runner.files import append_line
-from runner.grid import Grid
-from runner.paths import expanded, settled
-from runner.records import FINISHED, CellFolder
+from runner.base.cli import leave
+from runner.base.errors import UserError, nearest, one_line
+from runner.base.files import append_line
+from runner.base.paths import expanded, settled
+from runner.contract.records import FINISHED, CellFolder
+from runner.launch.grid import Grid
+from runner.provenance import trust
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from runner.boards.inputs import Inputs
-    from runner.cell import Cell
+    from runner.cells.cell import Cell
 
 VERDICTS = ("same", "agrees", "disputed", "other source")
 NOT_COMPARED = ("seconds", "clock/", "report/seconds")  # times, which no two runs share
@@ -182,10 +182,10 @@ def rerun(
         UserError: where a config was not published.
     """
     from runner.boards.publish import configs
-    from runner.display import Display
-    from runner.local import Local, checked
-    from runner.start import run
-    from runner.tables import load
+    from runner.cells.tables import load
+    from runner.launch.display import Display
+    from runner.launch.local import Local, checked
+    from runner.launch.start import run
 
     published = configs(inputs.folder)
     if lacking := [name for name in ids if name not in published]:
@@ -205,7 +205,7 @@ def rerun(
 
 def _cell(board: Path, name: str, config: Mapping[str, Any], results: Path) -> Cell:
     """A cell as it was published, in a folder of ours, of classes that may be built here."""
-    from runner.cell import Cell, identity
+    from runner.cells.cell import Cell, identity
 
     data = os.environ.get("BENCH_DATA", "data")  # as in conf/config.yaml
     own = {"results_dir": str(results), "name": "verify", "log": None, "data_dir": data}
@@ -249,7 +249,7 @@ def reproducible(config: Mapping[str, Any]) -> bool:
 
 def unlike(before: pd.DataFrame, now: pd.DataFrame) -> str | None:
     """Where two tables of evaluations first differ, but for times; None where they are equal bit for bit."""
-    from runner.scoring.comparable import absent
+    from runner.stats.comparable import absent
 
     names = [n for n in before if n != "id" and not str(n).startswith(NOT_COMPARED)]
     if len(before) != len(now):
@@ -266,7 +266,7 @@ def unlike(before: pd.DataFrame, now: pd.DataFrame) -> str | None:
 
 def unlike_summary(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """Where two rows of ``cells`` differ in what the evaluations led to; None where they do not."""
-    from runner.scoring.comparable import absent
+    from runner.stats.comparable import absent
 
     for name in SUMMARY:
         was, now = old.get(name), new.get(name)
@@ -281,7 +281,7 @@ def within(cells: pd.DataFrame, old: Mapping[str, Any], new: Mapping[str, Any]) 
     Two hits agree where their times differ by no more than the algorithm's study times do; a miss and a miss,
     or a hit and a miss, where the best metrics differ by no more than those of the studies' best trials.
     """
-    from runner.scoring import study_times
+    from runner.stats import study_times
 
     same = (cells["workload"] == old["workload"]) & (cells["label"] == old["label"])
     # The rerun stands for its study: a published number does not widen the spread that it is held against.
@@ -311,7 +311,7 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def _same_kind(inputs: Inputs, manifest: Mapping[str, Any]) -> bool:
     """Whether the board knows this hardware together with these packages."""
-    from runner.files import read_json
+    from runner.base.files import read_json
 
     published = read_json(inputs.folder / "manifest.json") or {}
     hardware = manifest.get("hardware", {})
@@ -322,7 +322,7 @@ def _same_kind(inputs: Inputs, manifest: Mapping[str, Any]) -> bool:
 
 
 def _line(verdict: Verdict) -> dict[str, Any]:
-    from runner import git
+    from runner.provenance import git
 
     facts = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": git.facts().get("commit")}
     return {**verdict.__dict__, **facts}

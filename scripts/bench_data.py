@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from runner import machine
-from runner.stream import Stream
+from runner.contract.stream import Stream
+from runner.contract.torchvision_compat import import_torchvision
+from runner.machine import machine
 from scripts.bench_loop import conditions, keep_freed_memory
 from workloads.augment import crop_flip
 from workloads.models import Normalise
 from workloads.resnet import resnet20
-from workloads.torchvision_compat import import_torchvision
 
 Timed = Callable[[], float]  # seconds a unit: an image, or a step
 BATCH, CLASSES = 128, 10

@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import one_line
-from runner.paths import expanded
-from runner.records import CellFolder
+from runner.base.errors import one_line
+from runner.base.paths import expanded
+from runner.contract.records import CellFolder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -91,8 +91,8 @@ def train(_cfg: DictConfig) -> None:
     """One job of the joblib launcher: the same cell, in joblib's process, which stays for the next one."""
     from hydra.core.hydra_config import HydraConfig
 
-    from runner.cell import Cell
-    from runner.execute import run_cell
+    from runner.cells.cell import Cell
+    from runner.train.session import run_cell
 
     # Hydra has composed it; our composing on top adds labels and checks, and takes milliseconds.
     cell = Cell.from_overrides(list(HydraConfig.get().overrides.task))
@@ -106,9 +106,9 @@ def joblib_app(arguments: Sequence[str]) -> None:
     """``python -m runner`` for a launcher that runs jobs as Hydra does: one function call a job."""
     import hydra
 
-    from runner import presets
-    from runner.config import register_resolvers
-    from runner.paths import CONF
+    from runner.base.paths import CONF
+    from runner.compose import presets
+    from runner.compose.config import register_resolvers
     from scripts.bench_grid import train  # by its module's name, so that workers import it
 
     sys.argv = ["bench_grid", *arguments]
@@ -360,7 +360,8 @@ def _range(values: Sequence[float]) -> str:
 
 def conditions() -> dict[str, Any]:
     """What the numbers were measured on."""
-    from runner import git, machine
+    from runner.machine import machine
+    from runner.provenance import git
 
     versions = {name: importlib.metadata.version(name) for name in ("torch", "hydra-core", "joblib")}
     return {"cpu": machine.cpu_name(), "cores": os.cpu_count(), "torch threads": 1, **versions, **git.facts()}

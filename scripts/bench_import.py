@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.base.paths import ROOT
 from runner.importing import logs as archives
 from runner.importing.logs import Folders
 from runner.importing.notices import Notices
-from runner.paths import ROOT
 
 WORKLOADS = {
     "criteo1tb": ("loss", 0.123735),

@@ -30,17 +30,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner import git, machine
-from runner.build import build_part
-from runner.cell import Cell
-from runner.clock import Clock
-from runner.config import compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.base.paths import expanded
+from runner.cells.cell import Cell
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
+from runner.contract.stream import decode
+from runner.contract.task import Task
 from runner.logs import Logger, open_logger
-from runner.loop import Loop, Plan
-from runner.paths import expanded
-from runner.stream import decode
-from runner.task import Task
+from runner.machine import machine
+from runner.provenance import git
+from runner.train.clock import Clock
+from runner.train.loop import Loop, Plan
 
 Train = Callable[[int], float]  # steps -> seconds
 AGAINST = ("lean", "usual", "itself")

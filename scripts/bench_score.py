@@ -54,7 +54,7 @@ def _measure(cells: int, resamples: int) -> int:
 
     table, evals = evaluations(cells)
     start = time.perf_counter()
-    boards(table, Rules(baseline="algorithm0", resamples=resamples), {"0": {"runner.loop": "0"}})
+    boards(table, Rules(baseline="algorithm0", resamples=resamples), {"0": {"runner.train.loop": "0"}})
     seconds = time.perf_counter() - start
     assert len(evals) == cells * EVALUATIONS  # held meanwhile, as by whoever scores an experiment
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

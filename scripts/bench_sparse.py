@@ -21,12 +21,13 @@ from pathlib import Path
 
 import torch
 
-from runner import git, machine
-from runner.algorithm import Algorithm
-from runner.build import build_part
-from runner.config import compose
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.algorithm import Algorithm
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.machine import machine
+from runner.provenance import git
 from workloads.logreg import sparse_pays
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

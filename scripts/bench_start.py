@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.paths import ROOT
+from runner.base.paths import ROOT
 
 STEP = """
 import torch, hydra, pandas

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runner import git
-from runner.cell import Cell
-from runner.config import hydra_ready
-from runner.paths import ROOT
+from runner.base.paths import ROOT
+from runner.cells.cell import Cell
+from runner.compose.config import hydra_ready
+from runner.provenance import git
 
 SMALL = ("workload=digits", "workload.budget_samples=640", "workload.target=null", "log=none")
 STATES = {"done": 0.97, "failed": 0.01, "running": 0.01, "pending": 0.01}  # running, held by nobody: killed
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def copies(results: Path, count: int) -> Path:
     """An experiment of ``count`` cells."""
-    from runner.execute import run_cell
+    from runner.train.session import run_cell
 
     cell = Cell.from_overrides([*SMALL, f"results_dir={results}", "name=bench"])
     cell.submit()

@@ -26,8 +26,8 @@ from operator import truediv
 
 import torch
 
-from runner import machine
-from runner.errors import UserError, nearest
+from runner.base.errors import UserError, nearest
+from runner.machine import machine
 from scripts.bench_loop import CLOCKS, conditions, keep_freed_memory
 from scripts.step_sides import (
     LISTS,

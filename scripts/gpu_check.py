@@ -25,10 +25,11 @@ from typing import Any
 
 import torch
 
-from runner import git, machine
-from runner.errors import UserError, described, nearest, one_line
-from runner.files import read_json, write_json
-from runner.paths import expanded
+from runner.base.errors import UserError, described, nearest, one_line
+from runner.base.files import read_json, write_json
+from runner.base.paths import expanded
+from runner.machine import machine
+from runner.provenance import git
 from scripts.gpu_checks import PARTS
 from scripts.gpu_checks.unit import Broken, NotRunHere, Place, Unit
 

@@ -32,18 +32,18 @@ from typing import Any
 
 import yaml
 
-from runner import git
-from runner.cell import Cell
-from runner.cli import leave
-from runner.config import compose
-from runner.errors import UserError
-from runner.files import write_text
-from runner.local import Local
-from runner.overrides import assignment
-from runner.paths import CONF, expanded
-from runner.start import run_grid
-from runner.tables import load
-from runner.values import flatten
+from runner.base.cli import leave
+from runner.base.errors import UserError
+from runner.base.files import write_text
+from runner.base.paths import CONF, expanded
+from runner.cells.cell import Cell
+from runner.cells.tables import load
+from runner.compose.config import compose
+from runner.compose.overrides import assignment
+from runner.compose.values import flatten
+from runner.launch.local import Local
+from runner.launch.start import run_grid
+from runner.provenance import git
 
 BASELINES = ("adamw", "nadamw", "nesterov", "sgd")  # sgd: heavy ball
 TUNING, FIRST_SEED = 100, 101  # studies
@@ -231,7 +231,7 @@ def write_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
 
 
 def _machine(config: Mapping[str, Any]) -> str:
-    from runner.machine import cpu_name
+    from runner.machine.machine import cpu_name
 
     return f"{cpu_name()}, {config['threads']} thread{'s' * (config['threads'] > 1)}, {config['device']}"
 

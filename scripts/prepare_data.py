@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import presets
-from runner.cli import leave
-from runner.config import compose, hydra_ready
-from runner.errors import UserError, nearest, one_line
-from runner.files import read_json
-from runner.paths import expanded
+from runner.base.cli import leave
+from runner.base.errors import UserError, nearest, one_line
+from runner.base.files import read_json
+from runner.base.paths import expanded
+from runner.compose import presets
+from runner.compose.config import compose, hydra_ready
 
 LONGEST = 1000  # characters of an error
 
@@ -96,7 +96,7 @@ def _rows(config: dict[str, Any], root: Path) -> str:
     """``train 55,000, validation 5,000, test 10,000 rows`` of a workload that could be built."""
     import torch
 
-    from runner.build import build_part
+    from runner.contract.instantiate import build_part
 
     workload = build_part("workload", config, prefix="")
     workload.prepare(root)

@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from runner.analysis import signed_rank
-from runner.analysis.crossing import p_above, passes_from
-from runner.analysis.pairs import log_ratios, more_studies, p_of
-from runner.scoring import bootstrap, scores
+from runner.stats import bootstrap, scores, signed_rank
+from runner.stats.crossing import p_above, passes_from
+from runner.stats.pairs import log_ratios, more_studies, p_of
 
 LEVEL = 0.95
 SPREAD = 0.3  # standard deviation of a log ratio

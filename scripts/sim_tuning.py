@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.best_metric import expected_best
-from runner.analysis.edges import edges
-from runner.analysis.importance import importance
-from runner.analysis.one_setting import one_setting, one_setting_by_workload
-from runner.analysis.sensitivity import good_region
-from runner.analysis.tuning import hit_probability
-from runner.search import STUDY_STRIDE, scrambled
+from runner.compose.search import STUDY_STRIDE, scrambled
+from runner.stats.best_metric import expected_best
+from runner.stats.edges import edges
+from runner.stats.importance import importance
+from runner.stats.one_setting import one_setting, one_setting_by_workload
+from runner.stats.sensitivity import good_region
+from runner.stats.tuning import hit_probability
 
 MISS = math.inf
 Row = tuple[str, str, str, str]

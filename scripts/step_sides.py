@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from runner import presets
-from runner.batch import Info
-from runner.build import NOT_ARGUMENTS, build_part
-from runner.config import compose
-from runner.stream import Stream
-from runner.task import Task
+from runner.compose import presets
+from runner.compose.config import compose
+from runner.contract.batch import Info
+from runner.contract.instantiate import NOT_ARGUMENTS, build_part
+from runner.contract.stream import Stream
+from runner.contract.task import Task
 from scripts.bench_loop import CLOCKS
 
 KINDS = ("optimizer", "wrapper")

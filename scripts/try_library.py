@@ -29,20 +29,20 @@ from typing import Any
 
 import torch
 
-from runner import allowances
-from runner.averages import UPDATES
+from runner.base.errors import UserError, one_line
 from runner.check.result import Result
 from runner.check.subject import Subject
 from runner.check.subjects import SMALL, small_workload
 from runner.check.suite import run_check, run_checks
 from runner.check.trajectory import check_repeat, check_resume
-from runner.config import compose
-from runner.errors import UserError, one_line
-from runner.hints import NO_GROUPS
-from runner.loss_forms import INPUTS
-from runner.placeholders import example
-from runner.stepped import optimizer_argument
-from runner.targets import arguments, locate
+from runner.compose.config import compose
+from runner.contract.placeholders import example
+from runner.contract.targets import arguments, locate
+from runner.parts.averages import UPDATES
+from runner.parts.hints import NO_GROUPS
+from runner.parts.loss_forms import INPUTS
+from runner.parts.stepped import optimizer_argument
+from runner.provenance import allowances
 
 KINDS = ("optimizer", "schedule", "loss", "average")
 TASKS = {"classes": "digits", "binary": "breast_cancer", "numbers": "least_squares"}

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import torch
 
+from runner.base.errors import UserError, one_line
 from runner.check.subject import Subject
 from runner.check.trajectory import departure
 from runner.check.trial import Trial
-from runner.config import compose
-from runner.errors import UserError, one_line
+from runner.compose.config import compose
 
 WORKLOADS = ("digits", "cifar10_synthetic", "tiny_lm_pydocs")
 SPACE = "tuning_search_space.json"

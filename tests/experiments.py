@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from runner.files import write_json
-from runner.labels import slug
-from runner.records import CellFolder
+from runner.base.files import write_json
+from runner.compose.labels import slug
+from runner.contract.records import CellFolder
 
 UNITS = ("samples", "seconds", "steps", "drawn")
 CARD = {

@@ -170,7 +170,7 @@ def through_disk(state: Any) -> Any:
 
 
 def part_config(kind: str, name: str, **changes: Any) -> dict[str, Any]:
-    """The plain mapping of ``conf/algorithm/<kind>/<name>.yaml``, for ``runner.build.build_part``."""
+    """The plain mapping of ``conf/algorithm/<kind>/<name>.yaml``, for ``build_part``."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.load(CONF / kind / f"{name}.yaml")

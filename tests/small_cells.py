@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runner.cell import Cell
-from runner.execute import run_cell
-from runner.loop import Alarm
-from runner.records import CellFolder
+from runner.cells.cell import Cell
+from runner.contract.records import CellFolder
+from runner.train.loop import Alarm
+from runner.train.session import run_cell
 
 TIMES = ("seconds", "seconds_to_target")
 ARGS = ("log=none", "workload.target=null", "workload.budget_samples=3200", "workload.eval_every=640")
@@ -22,7 +22,7 @@ def submitted(results: Path, *overrides: str, **algorithm: Any) -> Cell:
             kind: {"_target_": f"tests.doubles.keepers.{name}"} for kind, name in algorithm.items()
         }
         parts.setdefault("optimizer", {"_target_": "torch.optim.SGD", "lr": 0.1})
-        config |= {"algorithm": {"_target_": "runner.composed.Composed", **parts}, "label": "double"}
+        config |= {"algorithm": {"_target_": "runner.parts.composed.Composed", **parts}, "label": "double"}
     cell = Cell.from_config({key: value for key, value in config.items() if key != "id"})
     assert cell.submit()
     return cell

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from runner.batch import Info
-from runner.composed import Composed
-from runner.stream import Stream
-from runner.task import Task
+from runner.contract.batch import Info
+from runner.contract.stream import Stream
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import Problem, through_disk
 
 ROWS, FEATURES, CLASSES, BATCH, BUDGET = 24, 5, 3, 8, 800

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
-from runner.cell import Cell
+from runner.cells.cell import Cell
 from runner.check.origin import is_project
 from runner.check.subjects import small_workload, subject
-from runner.config import algorithm_names, compose, hydra_ready
-from runner.expand import expand
+from runner.compose.config import algorithm_names, compose, hydra_ready
+from runner.compose.expand import expand
+from runner.compose.search import samples
+from runner.compose.values import flatten
 from runner.methods.catalogue import Method, methods
-from runner.search import samples
-from runner.values import flatten
 
 CARDS = [method for method in methods() if method.kind not in ("preset", "diagnostic")]
 

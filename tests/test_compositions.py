@@ -8,11 +8,11 @@ import random
 import pytest
 import torch
 
-from runner import presets
+from runner.base.errors import UserError
 from runner.check.subject import MOST
 from runner.check.subjects import SMALL, small_workload, subject
-from runner.config import compose
-from runner.errors import UserError
+from runner.compose import presets
+from runner.compose.config import compose
 
 CHUNKS, EACH = 20, 10
 # How often a composition has a part of the kind; an optimizer it always has.

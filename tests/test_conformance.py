@@ -9,7 +9,7 @@ import pytest
 
 from runner.check import Subject, run_checks
 from runner.check.subjects import SMALL, small_workload
-from runner.config import algorithm_names, compose, limits
+from runner.compose.config import algorithm_names, compose, limits
 
 QUICK = ("breast_cancer",)  # the others are minutes long, all methods together
 WORKLOADS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]

@@ -16,7 +16,7 @@ from sklearn.datasets import dump_svmlight_file as write_libsvm
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
 from runner import run
-from runner.targets import locate
+from runner.contract.targets import locate
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/from_elsewhere.md").read_text()

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import pytest
 
-from runner.cell import Cell
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
 from runner.check import CHECKS, run_checks
 from runner.check.subjects import subjects
-from runner.errors import UserError
-from runner.execute import run_cell
 from runner.methods.__main__ import main as list_methods
 from runner.new.layout import FOLDERS
+from runner.train.session import run_cell
 from tests.conftest import ROOT
 
 OVERVIEW = ROOT / "docs" / "adding_a_method.md"
@@ -124,7 +124,7 @@ NOISE = """\
 import torch
 from torch import Tensor
 
-from runner.task import Task
+from runner.contract.task import Task
 
 
 class Noise:

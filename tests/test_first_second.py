@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import ahead
-from runner.paths import ROOT
-from runner.pool import Worker
+from runner.base.paths import ROOT
+from runner.launch import ahead
+from runner.launch.pool import Worker
 
 HEAVY = ("torch", "torch._dynamo", "sklearn", "scipy", "scipy.stats", "pandas", "pyarrow", "numpy",
          "matplotlib", "wandb", "submitit", "torchvision", "hydra", "rich", "sympy")  # fmt: skip
@@ -106,7 +106,7 @@ def test_ctrl_c_in_the_first_second_leaves_no_process(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, mark: "1"}, stderr=subprocess.PIPE
     ) as process:
-        while not _marked(mark, b"runner.worker"):
+        while not _marked(mark, b"runner.launch.worker"):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130

@@ -67,7 +67,8 @@ def test_a_cell_trains_and_is_reported_from_an_empty_folder(installed: Installed
     assert "best validation loss" in installed.run("ttt", "run", *line)
     (manifest,) = (installed.folder / "results/first/cells").glob("*/manifest.json")
     facts = json.loads(manifest.read_text())
-    assert {"runner.task", "algorithms.optimizers.lion", "workloads.embedded"} <= set(facts["sources"])
+    sources = {"runner.contract.task", "algorithms.optimizers.lion", "workloads.embedded"}
+    assert sources <= set(facts["sources"])
     assert facts["git"] == {"version": __version__}
     assert "nothing to run" in installed.run("python", "-m", "runner", *line, "dry_run=true")
     installed.run("python", "-m", "runner.report", "results/first")
@@ -83,7 +84,7 @@ def test_checks_and_cards_work(installed: Installed) -> None:
 
 def test_a_file_of_another_package_beside_it_is_not_taken_for_ours(installed: Installed) -> None:
     """In site-packages every library is a neighbour."""
-    code = "import torch, pathlib, runner.paths as p; print(p.is_ours(pathlib.Path(torch.__file__)))"
+    code = "import torch, pathlib, runner.base.paths as p; print(p.is_ours(pathlib.Path(torch.__file__)))"
     assert installed.run("python", "-c", code) == "False\n"
 
 

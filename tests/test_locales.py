@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner import UserError
-from runner.config import compose
+from runner.compose.config import compose
 from tests.conftest import ROOT
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # any machine has this one

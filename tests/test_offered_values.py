@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import pytest
 
-from runner.build import build_part
+from runner.base.errors import UserError
+from runner.base.paths import CONF
 from runner.check.subjects import SMALL, small_workload, subject
-from runner.config import compose
-from runner.errors import UserError
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
 from runner.methods.catalogue import Method, methods
-from runner.paths import CONF
 
 SETTING = re.compile(r"^ *(\w+): (.*?)\s+# (.*)$", re.MULTILINE)
 ARGUMENT = re.compile(r"^    (\w+): (.+(?:\n     +.+)*)", re.MULTILINE)  # below Args: in a docstring

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from runner import presets
+from runner.base.errors import UserError
 from runner.check import WORKLOAD_CHECKS, WorkloadSubject, run_workload_checks
 from runner.check.subjects import workload_subjects
 from runner.check.workload_repeat import differing
 from runner.check.workload_trace import elsewhere, trace
-from runner.errors import UserError
+from runner.compose import presets
 from tests.conftest import ROOT
 
 QUICK = [name for name in WORKLOAD_CHECKS if name != "process"]  # that one is for all of them at once, below

@@ -12,17 +12,17 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from runner.batch import Info
-from runner.cost import Cost
-from runner.errors import UserError
-from runner.kinds import NO_CLASSES
-from runner.losses import build_loss
-from runner.metrics import offered
-from runner.norm import batch_norms
-from runner.precision import specialise
-from runner.seeding import derive
-from runner.stream import Augment, Stream
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Info
+from runner.contract.batch_norm import batch_norms
+from runner.contract.cost import Cost
+from runner.contract.kinds import NO_CLASSES
+from runner.contract.metrics import offered
+from runner.contract.precision import specialise
+from runner.contract.seeding import derive
+from runner.contract.stream import Augment, Stream
+from runner.contract.task import Task
+from runner.parts.losses import build_loss
 from workloads.evaluation import Evaluation
 from workloads.foreign import model_from_elsewhere
 from workloads.options import noisy_labels, set_aside
@@ -41,7 +41,7 @@ class TensorWorkload(ABC):
         budget_samples: training rows that a cell may draw.
         eval_every: trained rows between two evaluations.
         metric: validation metric that is scored: one of ``metrics``, or of those that
-            :mod:`runner.metrics` measures for this kind of task.
+            :mod:`runner.contract.metrics` measures for this kind of task.
         minimize: whether a smaller metric is better.
         target: value to reach; None where none is set.
         precision: ``fp32``, ``tf32`` (on a GPU) or ``bf16`` (autocast).

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.errors import UserError
-from runner.stream import Augment
+from runner.base.errors import UserError
+from runner.contract.stream import Augment
+from runner.contract.torchvision_compat import import_torchvision
 from workloads.augment import crop_flip
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.datafiles import obtain_dataset
 from workloads.foreign import Spec
 from workloads.models import Normalise
 from workloads.resnet import MODELS
-from workloads.torchvision_compat import import_torchvision
 
 SPLIT_SEED = 20240501  # of the split into training and validation; part of the workload
 AUGMENTATIONS: dict[str, Augment | None] = {

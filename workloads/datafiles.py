@@ -11,9 +11,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from runner.errors import UserError
-from runner.files import read_json, write_json
-from runner.machine import checksum
+from runner.base.errors import UserError
+from runner.base.files import read_json, write_json
+from runner.machine.machine import checksum
 
 TIMEOUT = 30.0  # seconds without an answer after which a download gives up
 STAMPS = ".verified.json"  # in the folder of the files

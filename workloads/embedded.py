@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.stream import Augment
+from runner.contract.stream import Augment
 from workloads.augment import shift
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.models import LinearBinary, Normalise, SmallCNN

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from runner.kinds import KINDS, LossFn
-from runner.metrics import METRICS, measured
-from runner.stream import decode
+from runner.contract.kinds import KINDS, LossFn
+from runner.contract.metrics import METRICS, measured
+from runner.contract.stream import decode
 
 if TYPE_CHECKING:
     from workloads.splits import Split

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from runner.errors import UserError, one_line
-from runner.stream import decode
-from runner.targets import locate
+from runner.base.errors import UserError, one_line
+from runner.contract.stream import decode
+from runner.contract.targets import locate
 
 Spec = Mapping[str, Any]  # the config of a model
 SINGLE = ("binary", "regression")  # kinds of task with one number a row

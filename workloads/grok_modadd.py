@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from workloads.base import Data, Split, TensorWorkload
 
 SPLIT_SEED = 20240501  # of the split into training, validation and test; part of the workload

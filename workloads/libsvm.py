@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.errors import UserError, nearest, one_line
-from runner.unpack import PACKED, packing, unpacked
+from runner.base.errors import UserError, nearest, one_line
+from runner.base.unpack import PACKED, packing, unpacked
 
 OPENERS = dict(PACKED.values())
 MOST = 2**24 - 1  # the largest index: beyond it float32, which holds ids in sparse rows, has gaps

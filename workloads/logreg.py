@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.datafiles import obtain
 from workloads.libsvm import Rows, first_index, line_of, read_rows, restrict, to_entries

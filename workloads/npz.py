@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from runner.errors import UserError, one_line
-from runner.unpack import check_zip
+from runner.base.errors import UserError, one_line
+from runner.base.unpack import check_zip
 from workloads.cifar import SmallImages, split_off_validation
 from workloads.datafiles import check_file
 from workloads.resnet import SMALLEST

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from workloads.splits import stratified_split
 
 # The same in every cell. Two of them: one permutation for both would put all wrong labels among the rows set

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.build import build_part
-from runner.errors import UserError, one_line
-from runner.unpack import check_table, check_zip, packing, unpacked
+from runner.base.errors import UserError, one_line
+from runner.base.unpack import check_table, check_zip, packing, unpacked
+from runner.contract.instantiate import build_part
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 
 SPLIT_SEED = 20240501  # of the split into training, validation and test; part of the workload

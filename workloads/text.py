@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from workloads import pydocs
 from workloads.base import Data, Split, TensorWorkload
 from workloads.datafiles import obtain

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from runner.contract.torchvision_compat import import_torchvision
 from workloads.base import Data, Split, TensorWorkload, stratified_split
 from workloads.cnn_svm import CnnSvm
 from workloads.datafiles import check_file, obtain_dataset
-from workloads.torchvision_compat import import_torchvision
 
 SPLIT_SEED = 20240501  # of the split into training and validation; part of the workload
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from algorithms.algoperf.helpers import PACKAGES, stand_ins
-from runner import scripts, source
-from runner.errors import UserError, described, one_line
+from runner.base.errors import UserError, described, one_line
+from runner.provenance import scripts, source
 
 FUNCTIONS = ("init_optimizer_state", "update_params", "data_selection", "get_batch_size")
 JAX = ("jax", "jaxlib", "flax", "optax")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from runner.norm import batch_norms, frozen_statistics
-from runner.task import Task
+from runner.contract.batch_norm import batch_norms, frozen_statistics
+from runner.contract.task import Task
 
 LOSS_TYPES = {
     "multiclass": "SOFTMAX_CROSS_ENTROPY", "lm": "SOFTMAX_CROSS_ENTROPY",

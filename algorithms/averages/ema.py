@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from runner.norm import running_statistics
-from runner.swap import Swap
-from runner.task import Task
+from runner.contract.batch_norm import running_statistics
+from runner.contract.swap import Swap
+from runner.contract.task import Task
 
 
 class EMA:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from runner.batch import Batch, Info
-from runner.layout import like
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.memory_layout import like
+from runner.contract.task import Task
 
 COMPRESSORS = ("top_k", "rand_k")
 

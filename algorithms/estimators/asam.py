@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from algorithms.estimators.sam import SAM, joint_norm
-from runner.task import Task
+from runner.contract.task import Task
 
 
 class ASAM(SAM):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from runner.batch import Batch
-from runner.layout import dense
-from runner.norm import batch_norms, evaluation_mode, frozen_statistics
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.batch_norm import batch_norms, evaluation_mode, frozen_statistics
+from runner.contract.memory_layout import dense
+from runner.contract.task import Task
 
 CHUNK = 1 << 20  # numbers of z that exist at a time, unless one parameter alone has more
 

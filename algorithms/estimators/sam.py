@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from runner.batch import Batch
-from runner.norm import batch_norms, frozen_statistics
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.batch_norm import batch_norms, frozen_statistics
+from runner.contract.task import Task
 
 
 class SAM:

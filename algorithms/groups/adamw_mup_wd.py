@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from runner.task import Task
+from runner.contract.task import Task
 
 
 class AdamWMupWd:

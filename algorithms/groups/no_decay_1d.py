@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.task import Task
+from runner.contract.task import Task
 
 
 class NoDecay1d:

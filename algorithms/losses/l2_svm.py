@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 
 if TYPE_CHECKING:
-    from runner.batch import Info
-    from runner.task import Task
+    from runner.contract.batch import Info
+    from runner.contract.task import Task
 
 REDUCTIONS = ("element", "tang")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.batch import Info
+from runner.contract.batch import Info
 
 
 class SphericalSoftmax:

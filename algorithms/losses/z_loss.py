@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.batch import Info
+from runner.contract.batch import Info
 
 TINY = 1e-12  # keeps the slope of the root finite where all scores are the same
 

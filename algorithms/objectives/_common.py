@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.batch import Batch
-from runner.kinds import two_logits
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.kinds import two_logits
+from runner.contract.task import Task
 
 
 def logits_of(outputs: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.batch import Batch, Info
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.task import Task
 
 TINY = 1e-12  # keeps the slope of a square root finite at zero
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from algorithms.objectives._common import cross_entropy, logits_of
-from runner.batch import Batch, Info
-from runner.kinds import NO_CLASSES
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.kinds import NO_CLASSES
+from runner.contract.task import Task
 
 SCORES = ("margin", "plain")
 PAIRS = 1 << 22  # pairs whose losses exist at a time, unless one row alone has more

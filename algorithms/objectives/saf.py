@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from algorithms.objectives._common import cross_entropy, divergence, logits_of
-from runner.batch import Batch, Info
-from runner.kinds import NO_CLASSES
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.kinds import NO_CLASSES
+from runner.contract.task import Task
 
 
 class SAF:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from algorithms.objectives._common import cross_entropy, divergence, logits_of
-from runner.batch import Batch, Info
-from runner.kinds import NO_CLASSES
-from runner.norm import evaluation_mode
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.batch_norm import evaluation_mode
+from runner.contract.kinds import NO_CLASSES
+from runner.contract.task import Task
 
 JITTER = 1e-3  # spread of the random start: at x itself the divergence has no gradient
 

@@ -11,7 +11,7 @@ from torch.optim.adamw import adamw
 
 from algorithms.optimizers._base import Base, plain
 from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, non_negative, with_grad
-from runner.layout import unfuse
+from runner.contract.memory_layout import unfuse
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz polynomial: the steepest at zero
 NS_EPS = 1e-7

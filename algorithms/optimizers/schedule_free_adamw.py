@@ -11,8 +11,8 @@ from torch import Tensor
 
 from algorithms.optimizers._base import Base, plain
 from algorithms.optimizers._common import Closure, ParamsT, decay_rates, evaluate, in_blocks, non_negative
-from runner.batch import Info
-from runner.task import Task
+from runner.contract.batch import Info
+from runner.contract.task import Task
 
 
 class Budget:

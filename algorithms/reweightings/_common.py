@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.batch import Batch, Info
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.task import Task
 
 SPREAD = 1e-6  # least spread of the losses that counts as one
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from runner.batch import Batch, Info
-from runner.norm import batch_norms, frozen_statistics
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.batch_norm import batch_norms, frozen_statistics
+from runner.contract.task import Task
 
 START = 1.0  # every xᵢ
 TINY = 1e-10

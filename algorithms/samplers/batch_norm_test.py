@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from runner.batch import Batch, Info
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.task import Task
 
 
 class BatchNormTest:

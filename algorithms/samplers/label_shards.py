@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from runner.batch import Batch, Info
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.task import Task
 
 
 class LabelShards:

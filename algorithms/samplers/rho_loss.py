@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.batch import Batch
-from runner.cost import Cost
-from runner.norm import batch_norms, frozen_statistics
-from runner.seeding import derive
-from runner.stream import Stream
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.batch_norm import batch_norms, frozen_statistics
+from runner.contract.cost import Cost
+from runner.contract.seeding import derive
+from runner.contract.stream import Stream
+from runner.contract.task import Task
 
 CHUNK = 1000  # rows that are scored at a time
 

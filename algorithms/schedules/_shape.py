@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runner.task import Task
+    from runner.contract.task import Task
 
 
 class Warmup:

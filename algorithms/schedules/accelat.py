@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.batch import Info
-from runner.kinds import NO_CLASSES
+from runner.contract.batch import Info
+from runner.contract.kinds import NO_CLASSES
 
 ACCURACY = "validation/accuracy"
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runner.task import Task
+    from runner.contract.task import Task
 
 FORMS = ("linear", "constant", "anytime")
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from runner.errors import UserError
-from runner.stream import decode
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.stream import decode
+from runner.contract.task import Task
 
 # Calls of modules (nn.ReLU) end up in these too.
 ACTIVATIONS: tuple[Any, ...] = (

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algorithms.surgery._activations import calls, replace
-from runner.batch import Info
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Info
+from runner.contract.task import Task
 
 BETA, ROUNDS = 0.5, 20  # of Björck's iteration
 

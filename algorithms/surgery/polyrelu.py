@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algorithms.surgery._activations import calls, replace
-from runner.batch import Info
-from runner.task import Task
+from runner.contract.batch import Info
+from runner.contract.task import Task
 
 
 class PolyReLUSurgery:

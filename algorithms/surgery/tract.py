@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.batch import Info
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Info
+from runner.contract.task import Task
 
 
 class TrAct:

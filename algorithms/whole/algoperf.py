@@ -14,13 +14,13 @@ from torch import Tensor
 from algorithms.algoperf.state import Unheld, held, restored
 from algorithms.algoperf.submission import Submission, look_at, named_tuple
 from algorithms.algoperf.workload import View, set_dropout
-from runner import scripts
-from runner.algorithm import Algorithm
-from runner.errors import Complete, UserError, text_of
-from runner.layout import unfuse
-from runner.seeding import derive
-from runner.targets import arguments
-from runner.task import Task
+from runner.base.errors import Complete, UserError, text_of
+from runner.contract.algorithm import Algorithm
+from runner.contract.memory_layout import unfuse
+from runner.contract.seeding import derive
+from runner.contract.targets import arguments
+from runner.contract.task import Task
+from runner.provenance import scripts
 
 LARGEST = 2**31 - 1
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from runner.algorithm import Algorithm
-from runner.batch import COMPILED, Batch, Info
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import COMPILED, Batch, Info
+from runner.contract.task import Task
 
 HESSIANS = ("ggn", "exact", "fisher", "none")
 TRIALS = 40  # regularisers that a step tries

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.algorithm import Algorithm
-from runner.batch import Info
-from runner.task import Task
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import Info
+from runner.contract.task import Task
 
 
 class NormalizedLRGD(Algorithm):

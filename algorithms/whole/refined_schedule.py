@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.algorithm import Algorithm
-from runner.batch import Info
-from runner.build import build_part
-from runner.composed import Composed
-from runner.stepped import refuse_stepped
-from runner.task import Task
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import Info
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
+from runner.parts.stepped import refuse_stepped
 
 POWER = {"l2": 2, "l1": 1}
 

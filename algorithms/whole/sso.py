@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.algorithm import Algorithm
-from runner.batch import Batch
-from runner.norm import batch_norms, frozen_statistics
-from runner.seeding import derive
-from runner.task import Task
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import Batch
+from runner.contract.batch_norm import batch_norms, frozen_statistics
+from runner.contract.seeding import derive
+from runner.contract.task import Task
 
 SCHEDULES = ("constant", "stochastic", "exponential")
 TARGET_STEP = {"binary": 4.0, "multiclass": 2.0, "lm": 2.0, "regression": 0.5}  # 1 / smoothness

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from algorithms.objectives._common import logits_of
 from algorithms.samplers.rho_loss import CHUNK
-from runner.algorithm import Algorithm
-from runner.batch import Batch, Info
-from runner.composed import Composed
-from runner.cost import Cost
-from runner.kinds import NO_CLASSES
-from runner.task import Task
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import Batch, Info
+from runner.contract.cost import Cost
+from runner.contract.kinds import NO_CLASSES
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 
 STARTS, ROUNDS = 10, 50  # of k-means
 LEAST_EPOCHS = 2  # of the separating run

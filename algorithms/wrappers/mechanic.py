@@ -11,7 +11,7 @@ from torch import Tensor
 from algorithms.optimizers._common import Closure, evaluate, non_negative, with_grad
 from algorithms.optimizers._joint import inner, norm
 from algorithms.wrappers._base import Wrapped
-from runner.modes import has_modes
+from runner.parts.modes import has_modes
 
 
 class Mechanic(Wrapped):

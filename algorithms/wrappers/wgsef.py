@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from algorithms.optimizers._common import Closure, non_negative
 from algorithms.wrappers._base import Wrapped
-from runner.batch import Info
-from runner.task import Task
+from runner.contract.batch import Info
+from runner.contract.task import Task
 
 SCOPES = ("layer", "global")
 

@@ -24,11 +24,11 @@ class GridLauncher:
         self.dry_run, self.then, self.options = dry_run, then, options
 
     def backend(self) -> Any:
-        """Where the cells run: a :class:`runner.grid.Backend`."""
+        """Where the cells run: a :class:`runner.launch.grid.Backend`."""
         raise NotImplementedError
 
     def start(self, jobs: Sequence[Sequence[str]], config_dirs: Sequence[Path]) -> int:
         """Run every cell of the override lists; returns the grid's exit code."""
-        from runner.start import run_grid
+        from runner.launch.start import run_grid
 
         return run_grid(jobs, self.backend(), config_dirs, self.dry_run, self.then)

@@ -26,6 +26,6 @@ class InlineLauncher(GridLauncher):
 
     def backend(self) -> Any:
         """This process."""
-        from runner.local import Inline
+        from runner.launch.local import Inline
 
         return Inline()

@@ -29,6 +29,6 @@ class LocalLauncher(GridLauncher):
 
     def backend(self) -> Any:
         """Local workers with these options."""
-        from runner.local import Local, checked
+        from runner.launch.local import Local, checked
 
         return Local(**checked(self.options))

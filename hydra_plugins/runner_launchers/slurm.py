@@ -14,7 +14,7 @@ from hydra_plugins.runner_launchers.base import GridConfig, GridLauncher
 
 @dataclass
 class SlurmConfig(GridConfig):
-    """Options; :class:`runner.slurm.options.SlurmOptions` says what they mean, and checks them."""
+    """Options; :class:`runner.launch.slurm.options.SlurmOptions` says what they mean, and checks them."""
 
     _target_: str = "hydra_plugins.runner_launchers.slurm.SlurmLauncher"
     partition: Any = None
@@ -53,7 +53,7 @@ class SlurmLauncher(GridLauncher):
 
     def backend(self) -> Any:
         """SLURM with these options."""
-        from runner.slurm.backend import Slurm
+        from runner.launch.slurm.backend import Slurm
 
         plain = {k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in self.options.items()}
         return Slurm(**plain)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from runner.base.errors import UserError, nearest
+from runner.base.paths import ROOT
 from runner.boards.gaps import recipes_of_algorithms
 from runner.boards.inputs import Inputs, read
 from runner.boards.publish import HOME
-from runner.commands import command, places
-from runner.display import plural
-from runner.errors import UserError, nearest
-from runner.paths import ROOT
-from runner.scoring.comparable import parts
-from runner.tables import BOARD
+from runner.cells.tables import BOARD
+from runner.compose.commands import command, places
+from runner.launch.display import plural
+from runner.stats.comparable import parts
 
 
 def against(mine: Inputs, name: str) -> Inputs:
@@ -83,7 +83,7 @@ def _how(mine: Inputs, board: Inputs) -> str:
 
 def _factors(cells: pd.DataFrame) -> list[float]:
     """The share of its workload's budget that the board gives, where that is one."""
-    from runner.config import compose, workload_names
+    from runner.compose.config import compose, workload_names
 
     budgets: Mapping[str, float] = dict(zip(cells["workload"], cells["budget"], strict=True))
     usual = {name: compose([f"workload={name}"])["workload"] for name in set(budgets) & set(workload_names())}

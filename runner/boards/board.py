@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.pairs import neighbours
+from runner.base.errors import UserError
 from runner.boards.rules import Rules, variants_of
-from runner.errors import UserError
-from runner.records import FINISHED
-from runner.scoring import board, by_workload
-from runner.scoring.comparable import Part, absent, differences, flags, names, parts, titles, twins
-from runner.scoring.times import untrained
+from runner.contract.records import FINISHED
+from runner.stats import board, by_workload
+from runner.stats.comparable import Part, absent, differences, flags, names, parts, titles, twins
+from runner.stats.pairs import neighbours
+from runner.stats.times import untrained
 
 Sources = Mapping[str, Mapping[str, str]]
 GOAL = ("metric", "minimize", "target")
@@ -30,8 +30,8 @@ class Board:
     Attributes:
         data, ruleset, open_division: what kind of results it holds.
         rules: how it was scored.
-        ranking: a row an algorithm, as :func:`runner.scoring.board` gives it.
-        workloads: a row a workload and algorithm, as :func:`runner.scoring.by_workload` gives it.
+        ranking: a row an algorithm, as :func:`runner.stats.board` gives it.
+        workloads: a row a workload and algorithm, as :func:`runner.stats.by_workload` gives it.
         goals: workload -> ``metric, minimize, target``, of the ranked ones.
         notices: what a reader has to know before believing it, a line each.
         cells: how many have finished.

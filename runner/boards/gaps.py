@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from runner.commands import again, command, config_words, places
-from runner.display import plural
-from runner.launch import Launch
-from runner.overrides import name_of
-from runner.records import FINISHED, CellFolder
-from runner.scoring.comparable import parts, titles
-from runner.scoring.complete import blocks, holes, ranges
-from runner.source import UNAVAILABLE
-from runner.survey import DOUBTED, FAILED, LEFT, Seen, View, look
+from runner.cells.launches import Launch
+from runner.cells.survey import DOUBTED, FAILED, LEFT, Seen, View, look
+from runner.compose.commands import again, command, config_words, places
+from runner.compose.overrides import name_of
+from runner.contract.records import FINISHED, CellFolder
+from runner.launch.display import plural
+from runner.provenance.source import UNAVAILABLE
+from runner.stats.comparable import parts, titles
+from runner.stats.complete import blocks, holes, ranges
 
 NAMED = 2  # cells of a kind that are named
 STALE = "stale, trained by other source or data than today's"

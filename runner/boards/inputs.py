@@ -11,16 +11,16 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from runner.base.errors import UserError, one_line
+from runner.base.files import read_json, write_atomic, write_text
+from runner.base.unpack import check_table
 from runner.boards.board import Board, flat
 from runner.boards.gaps import Gaps, gaps
 from runner.boards.render import markdown
 from runner.boards.rules import Rules
-from runner.errors import UserError, one_line
-from runner.files import read_json, write_atomic, write_text
-from runner.records import FINISHED, CellFolder
-from runner.survey import place
-from runner.tables import BOARD, IMPORTED, csv_text, load
-from runner.unpack import check_table
+from runner.cells.survey import place
+from runner.cells.tables import BOARD, IMPORTED, csv_text, load
+from runner.contract.records import FINISHED, CellFolder
 
 Kind = Literal["experiment", "imported", "published"]
 MANIFEST = "manifest.json"

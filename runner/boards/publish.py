@@ -21,6 +21,9 @@ from typing import Any
 
 import pandas as pd
 
+from runner.base.errors import UserError, one_line
+from runner.base.files import read_json, read_lines, write_atomic, write_text
+from runner.base.unpack import unpacked
 from runner.boards.board import Board, boards, flat
 from runner.boards.inputs import (
     BOARD,
@@ -35,14 +38,11 @@ from runner.boards.inputs import (
 )
 from runner.boards.render import markdown
 from runner.boards.rules import BASELINE, Rules
-from runner.commands import CONFIG_DIR, command
-from runner.errors import UserError, one_line
-from runner.files import read_json, read_lines, write_atomic, write_text
-from runner.labels import slug
-from runner.overrides import name_of
-from runner.records import FINISHED, CellFolder
-from runner.tables import IMPORTED, csv_text
-from runner.unpack import unpacked
+from runner.cells.tables import IMPORTED, csv_text
+from runner.compose.commands import CONFIG_DIR, command
+from runner.compose.labels import slug
+from runner.compose.overrides import name_of
+from runner.contract.records import FINISHED, CellFolder
 
 HOME = Path("results/leaderboards")
 CONFIGS, VERIFIED = "configs.jsonl.gz", "verifications.jsonl"

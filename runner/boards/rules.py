@@ -8,17 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from runner.errors import UserError
-from runner.scoring.comparable import absent
-from runner.scoring.profiles import Integral
-from runner.scoring.times import Pick
+from runner.base.errors import UserError
+from runner.stats.comparable import absent
+from runner.stats.profiles import Integral
+from runner.stats.times import Pick
 
 BASELINE = "adamw"  # what most people compare with
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Options of a board, as :func:`runner.scoring.board` takes them.
+    """Options of a board, as :func:`runner.stats.board` takes them.
 
     Attributes:
         by: the unit that is compared.
@@ -68,7 +68,7 @@ class Rules:
         return replace(self, baseline=wanted if wanted in set(cells["label"]) else None)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of :func:`runner.scoring.board`."""
+        """Keyword arguments of :func:`runner.stats.board`."""
         names = ("pick", "integral", "tau_max", "baseline", "resamples", "seed", "level")
         return {name: getattr(self, name) for name in names}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.boards.board import Board
-from runner.scoring.comparable import absent
+from runner.stats.comparable import absent
 
 TOO_FEW = "n too small"
 DASH = "—"

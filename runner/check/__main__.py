@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from runner.cli import leave
-from runner.errors import UserError, nearest
-from runner.paths import expanded, own_folders
+from runner.base.cli import leave
+from runner.base.errors import UserError, nearest
+from runner.base.paths import expanded, own_folders
 
 EPILOG = """\
 examples:
@@ -86,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _configure(device: str) -> None:
     """One thread, and on a GPU reproducible kernels: runs are compared bit for bit."""
-    from runner.machine import configure
+    from runner.machine.machine import configure
 
     configure(threads=1, deterministic=device != "cpu")
 

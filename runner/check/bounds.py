@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from runner.base.errors import Diverged, UserError, one_line
 from runner.check.result import Result, failed, ok
 from runner.check.subject import SHORT, Subject
-from runner.errors import Diverged, UserError, one_line
-from runner.values import flatten
+from runner.compose.values import flatten
 
 STEPS = 2
 

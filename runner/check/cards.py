@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner import presets
+from runner.base.paths import CONF
 from runner.check.origin import is_project
 from runner.check.result import Result, failed, verdict
 from runner.check.subject import Subject
-from runner.paths import CONF
+from runner.compose import presets
 
 SECTIONS = ("Paper", "Update", "Defaults", "State", "Cost", "Pitfalls", "Deviations")
 COST = re.compile(r"Cost:\s+([\d.]*\d) forward, ([\d.]*\d) backward(?:, ([\d.]*\d) hvp)?\.(?!\d)")

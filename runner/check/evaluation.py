@@ -12,7 +12,7 @@ from runner.check.same import copied, difference
 from runner.check.subject import Subject
 from runner.check.trajectory import departure
 from runner.check.trial import Pieces, Trial
-from runner.task import Task
+from runner.contract.task import Task
 
 BEFORE, AFTER = 6, 3  # steps before and after the swaps
 

@@ -17,8 +17,8 @@ from runner.check.result import Result, failed, not_applicable, verdict
 from runner.check.subject import Subject
 from runner.check.trajectory import departure
 from runner.check.trial import Pieces
-from runner.clock import Clock
-from runner.loop import Loop
+from runner.train.clock import Clock
+from runner.train.loop import Loop
 
 CLOCK_STEPS = 6
 CLOCKS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from runner.batch import Info
 from runner.check.result import Result, failed, ok
 from runner.check.subject import Subject
+from runner.contract.batch import Info
 
 
 def check_compatible(subject: Subject) -> Result:

@@ -12,7 +12,7 @@ from types import FrameType, ModuleType
 
 import torch
 
-from runner.paths import ROOT, is_ours
+from runner.base.paths import ROOT, is_ours
 
 CHECKS = str(Path(__file__).parent)
 TORCH = str(Path(torch.__file__).parent)

@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from runner.base.terminal import Console
 from runner.check.result import Result
-from runner.terminal import Console
 
 WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "n/a"}
 STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim"}

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner import search, values
-from runner.algorithm import Algorithm
-from runner.batch import Info
-from runner.build import build_part
 from runner.check.modules import fresh_modules
 from runner.check.origin import home
 from runner.check.trial import Pieces, Trial, build, train
+from runner.compose import search, values
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import Info
+from runner.contract.instantiate import build_part
 
 SHORT = 20  # steps: more than an epoch of breast_cancer
 MOST = 200  # steps of a short run that is past all that an algorithm does now and then

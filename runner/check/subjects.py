@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner import presets
+from runner.base.errors import UserError
 from runner.check.subject import Subject
 from runner.check.workload_subject import WorkloadSubject
-from runner.config import compose, hydra_ready, limits
-from runner.errors import UserError
+from runner.compose import presets
+from runner.compose.config import compose, hydra_ready, limits
 
 WHICH = (
     "which algorithm, or which workload? try: python -m runner.check algorithm=adamw, "
@@ -25,7 +25,7 @@ def subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list
     """What ``overrides`` name: ``workload=`` none means all small ones; several by commas.
 
     Raises:
-        UserError: without an ``algorithm=``, or for what :func:`runner.config.compose` refuses.
+        UserError: without an ``algorithm=``, or for what :func:`runner.compose.config.compose` refuses.
     """
     algorithms, rest = _split(overrides, "algorithm")
     workloads, rest = _split(rest, "workload")
@@ -58,7 +58,7 @@ def workload_subjects(overrides: Sequence[str], config_dirs: Sequence[Path] = ()
     """The workloads that ``overrides`` name, several by commas, where they name no algorithm.
 
     Raises:
-        UserError: without a ``workload=``, or for what :func:`runner.config.compose` refuses.
+        UserError: without a ``workload=``, or for what :func:`runner.compose.config.compose` refuses.
     """
     workloads, rest = _split(overrides, "workload")
     if not workloads:

@@ -6,10 +6,10 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from runner.base.errors import one_line
 from runner.check import bounds, budget, cards, costs, evaluation, fairness, fit, learning, syncs, trajectory
 from runner.check.result import Result, failed, not_applicable
 from runner.check.subject import Subject
-from runner.errors import one_line
 
 Check = Callable[[Subject], Result]
 

@@ -18,7 +18,7 @@ from runner.check.result import Result, failed, not_applicable, ok, verdict
 from runner.check.same import difference
 from runner.check.subject import Subject
 from runner.check.trial import Pieces, Trial
-from runner.generators import torch_rng
+from runner.contract.generators import torch_rng
 
 ALL = ("losses", "rows", "progress", "task", "algorithm", "cost", "rng")
 WITHOUT_GLOBAL_RNG = tuple(key for key in ALL if key != "rng")

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from runner.base.paths import ROOT
 from runner.check.origin import is_library
-from runner.paths import ROOT
 
 HARNESS = tuple(str(ROOT / folder) + "/" for folder in ("runner", "workloads"))  # has a device of its own
 TO_HOST = {"tolist": "tolist()", "numpy": "numpy()", "__array__": "a numpy array of it", "cpu": "cpu()"}

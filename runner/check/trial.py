@@ -15,15 +15,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from runner import checkpoint
-from runner.algorithm import Algorithm
-from runner.build import build_part
-from runner.clock import Clock
-from runner.generators import seed_globals
-from runner.loop import Evaluate, Loop, Plan
-from runner.seeding import cell_seed
-from runner.task import Task
-from runner.warmup import warm_up
+from runner.contract.algorithm import Algorithm
+from runner.contract.generators import seed_globals
+from runner.contract.instantiate import build_part
+from runner.contract.seeding import cell_seed
+from runner.contract.task import Task
+from runner.train import checkpoint
+from runner.train.clock import Clock
+from runner.train.loop import Evaluate, Loop, Plan
+from runner.train.warmup import warm_up
 
 TIMES = ("seconds", "clock/")
 

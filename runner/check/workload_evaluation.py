@@ -14,7 +14,7 @@ from runner.check.result import Result, ok
 from runner.check.same import copied, difference
 from runner.check.workload_rows import cut, evaluated, stirred
 from runner.check.workload_subject import SPLITS, Built, WorkloadSubject, first_fault
-from runner.generators import torch_rng
+from runner.contract.generators import torch_rng
 
 ROWS = 31
 SIZES = (1, 7, 16, 29, 30)  # of batches, against all rows in one; both splits have a ragged last batch

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.batch import Info
 from runner.check.result import Result, ok
 from runner.check.workload_rows import cut, enough, evaluated
 from runner.check.workload_subject import SPLITS, Built, WorkloadSubject, first_fault
-from runner.loop import hits
-from runner.metrics import METRICS, Metric
-from runner.norm import batch_norms
-from runner.stream import decode
+from runner.contract.batch import Info
+from runner.contract.batch_norm import batch_norms
+from runner.contract.metrics import METRICS, Metric
+from runner.contract.stream import decode
+from runner.train.loop import hits
 
 ROLES = ("embedding", "hidden", "head", "bias", "norm")
 FILLED = 0.5  # share of the stated input range that inputs take up at least

@@ -13,7 +13,7 @@ from runner.check.workload_rows import cut, enough, evaluated, outputs, own_dice
 from runner.check.workload_scores import evaluation_faults, unknown
 from runner.check.workload_subject import Built, WorkloadSubject, first_fault
 from runner.check.workload_training import diced, training_faults
-from runner.kinds import NO_CLASSES
+from runner.contract.kinds import NO_CLASSES
 
 FIRST_TARGETS, FIRST_STUDIES = 200, 3
 NEAR = (0.75, 1.5)  # first loss over that of a uniform guess

@@ -9,7 +9,7 @@ from runner.check.workload_numbers import Entry, mean, softmax
 
 
 def measured_metrics(kind: str, rows: Sequence[Sequence[Entry]]) -> dict[str, float]:
-    """What the metrics of :mod:`runner.metrics` are on these rows; NaN for what does not exist there."""
+    """What the metrics of :mod:`runner.contract.metrics` are on these rows; NaN where there is none."""
     entries = [row[0] for row in rows]
     if kind == "regression":
         return _of_numbers([(z[0], t) for z, t in entries])

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.base.errors import UserError, one_line
 from runner.check.result import Result, not_applicable, ok
 from runner.check.same import difference
 from runner.check.workload_hashes import row_hashes, share_known
 from runner.check.workload_rows import cut, evaluated, outputs
 from runner.check.workload_subject import SPLITS, Built, WorkloadSubject, first_fault
-from runner.errors import UserError, one_line
 
 NOISE = 0.2
 ASIDE = 20  # rows for each auxiliary stream, at most a tenth of the training rows

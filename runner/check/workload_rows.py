@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from runner.check.same import copied
 from runner.check.workload_subject import SPLITS, Built
-from runner.generators import global_rng, set_global_rng
-from runner.stream import decode
+from runner.contract.generators import global_rng, set_global_rng
+from runner.contract.stream import decode
 
 SPREAD = 0.5  # standard deviation of outputs from which mistakes in a loss show
 ROUNDS = 8

@@ -13,7 +13,7 @@ from runner.check.workload_metrics import measured_metrics
 from runner.check.workload_numbers import Entry
 from runner.check.workload_rows import cut, evaluated, outputs
 from runner.check.workload_subject import SPLITS, Built
-from runner.metrics import METRICS
+from runner.contract.metrics import METRICS
 
 
 def evaluation_faults(built: Built, few: Any) -> Iterator[str | None]:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from runner.batch import Batch
 from runner.check.result import Result, ok
 from runner.check.same import copied, difference
 from runner.check.workload_rows import some
 from runner.check.workload_subject import Built, WorkloadSubject, first_fault
-from runner.generators import torch_rng
-from runner.stream import Stream, decode
+from runner.contract.batch import Batch
+from runner.contract.generators import torch_rng
+from runner.contract.stream import Stream, decode
 
 LARGE = 2048  # rows a batch, to get through an epoch
 COMPARED = 256  # rows that are compared with others

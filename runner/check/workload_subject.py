@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from runner.build import build_part
 from runner.check.result import Result, failed
-from runner.seeding import cell_seed
-from runner.task import Task
+from runner.contract.instantiate import build_part
+from runner.contract.seeding import cell_seed
+from runner.contract.task import Task
 
 PLAIN = {"precision": "fp32", "compile": False}  # numbers are held against references
 SPLITS = ("validation", "test")

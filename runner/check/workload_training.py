@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.batch import Batch
 from runner.check import workload_numbers as numbers
 from runner.check.workload_rows import own_dice, some
 from runner.check.workload_subject import Built
+from runner.contract.batch import Batch
 
 WEIGHT = 2.0  # of every row, in the second of two passes
 

@@ -1,1 +1,1 @@
-"""Diagnostics: one file each (:mod:`runner.diagnostic`)."""
+"""Diagnostics: one file each (:mod:`runner.contract.diagnostic`)."""

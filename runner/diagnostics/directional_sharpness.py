@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from runner.batch import Batch
-from runner.diagnostic import Diagnostic, Probe
+from runner.contract.batch import Batch
+from runner.contract.diagnostic import Diagnostic, Probe
 
 Direction = list[Tensor]  # one tensor a parameter, shaped like it
 

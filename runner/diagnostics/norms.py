@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.diagnostic import Diagnostic, Probe
+from runner.contract.diagnostic import Diagnostic, Probe
 
 SAMPLED = 65_536  # weights that are remembered from one evaluation to the next
 

@@ -1,4 +1,4 @@
-"""Trials and their evaluations as the ``cells`` and ``evals`` tables of :mod:`runner.tables`."""
+"""Trials and their evaluations as the ``cells`` and ``evals`` tables of :mod:`runner.cells.tables`."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from runner.errors import UserError, one_line
-from runner.files import no_link
+from runner.base.errors import UserError, one_line
+from runner.base.files import no_link
+from runner.base.unpack import Room, packing, unpacked
 from runner.importing.notices import Notices
-from runner.unpack import Room, packing, unpacked
 
 WANTED = ("eval_measurements.csv", "hparams.json", "meta_data_*.json")
 NO_PART = ("", ".", "..")

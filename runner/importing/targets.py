@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from runner.importing.layout import Trial
 from runner.importing.notices import Notices
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.build import build_part
-from runner.errors import one_line
-from runner.paths import shown
+from runner.base.errors import one_line
+from runner.base.paths import shown
+from runner.contract.instantiate import build_part
 
 if TYPE_CHECKING:
-    from runner.records import CellFolder
+    from runner.contract.records import CellFolder
 
 FAULTS = (Exception, SystemExit)  # what a logger may raise without stopping a cell
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import one_line
+from runner.base.errors import one_line
+from runner.contract.records import ENDED, CellFolder
 from runner.logs import FAULTS, Logger, warn
 from runner.logs.reach import bounded, logged_in, reachable
-from runner.records import ENDED, CellFolder
 
 if TYPE_CHECKING:
     import wandb
@@ -138,7 +138,9 @@ class WandbLogger(Logger):
 
     def _mode(self) -> str:
         """``online``, ``offline`` or ``disabled``; no prompt, and no wait for a network that is not there."""
-        from runner.machine import job_id  # and with it torch, which a launcher that checks options needs not
+        from runner.machine.machine import (
+            job_id,  # and with it torch, which a launcher that checks options needs not
+        )
 
         wandb = _imported()
         settings = self._set_up(wandb).settings

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from runner.cli import leave
-from runner.errors import UserError, nearest, one_line
-from runner.paths import expanded, own_folders
+from runner.base.cli import leave
+from runner.base.errors import UserError, nearest, one_line
+from runner.base.paths import expanded, own_folders
 
 if TYPE_CHECKING:
     from runner.methods.catalogue import Method
@@ -57,8 +57,8 @@ def _print(options: argparse.Namespace) -> None:
 
         print(markdown(found), end="")
         return
+    from runner.base.terminal import Console
     from runner.methods.listing import show_card, show_list
-    from runner.terminal import Console
 
     console = Console(highlight=False, emoji=False)
     if not options.names:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from runner.definitions import docstring, docstring_of_module
+from runner.provenance.definitions import docstring, docstring_of_module
 
 # The same as in runner.check.cards, which imports torch; a test holds them together.
 FIELDS = ("Paper", "Update", "Defaults", "State", "Cost", "Pitfalls", "Deviations")

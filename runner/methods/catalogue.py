@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import presets
+from runner.base.paths import CONF, ROOT
+from runner.compose import presets
 from runner.methods.card import Card, words
-from runner.paths import CONF, ROOT
-from runner.source import module_file
+from runner.provenance.source import module_file
 
 KINDS = {
     "optimizer": "how weights move, given gradients",

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runner.commands import command
+from runner.base.paths import CONF, shown
+from runner.compose.commands import command
 from runner.methods.card import FIELDS
 from runner.methods.catalogue import Method, from_home
-from runner.paths import CONF, shown
 
 WIDE = 120  # columns from which on the list has the summaries, too
 BINARY = re.compile(r"needs a (binary|linear|model of few)")  # tasks that digits is not, but breast_cancer is

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runner.cli import leave
-from runner.commands import command
-from runner.errors import UserError
+from runner.base.cli import leave
+from runner.base.errors import UserError
+from runner.base.paths import ROOT, expanded
+from runner.compose.commands import command
 from runner.new.layout import FOLDERS, Layout
-from runner.paths import ROOT, expanded
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 EPILOG = """\

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.paths import CONF, ROOT
+from runner.base.paths import CONF, ROOT
 
 ALIKE = ("groups", "surgery", "whole")  # folders that bear their part's name; the others have its plural
 PARTS = ("optimizer", "schedule", "loss", "objective", "reweighting", "sampler", "estimator", "transform",

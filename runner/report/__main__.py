@@ -8,11 +8,11 @@ import warnings
 import webbrowser
 from collections.abc import Sequence
 
-from runner.cli import leave
-from runner.errors import UserError
-from runner.paths import expanded
+from runner.base.cli import leave
+from runner.base.errors import UserError
+from runner.base.paths import expanded
+from runner.compose.values import UNITS
 from runner.report import write_folder
-from runner.values import UNITS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

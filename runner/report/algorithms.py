@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.base.errors import one_line
 from runner.boards.sheets import number, percent, rough
-from runner.errors import one_line
-from runner.records import FINISHED
+from runner.cells.tables import hyperparameters
+from runner.contract.records import FINISHED
 from runner.report import cards
 from runner.report.html import Html, el
 from runner.report.material import NO_FOLDERS, Group, Material, numbers
@@ -19,7 +20,6 @@ from runner.report.palette import Mark
 from runner.report.scales import tick_text
 from runner.report.svg import cut
 from runner.report.tables import Cell, Column, facts, folded, none, table, word
-from runner.tables import hyperparameters
 
 FAILURES = 5  # that are shown, of an algorithm
 SHOWN = 100  # algorithms

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from runner.base.errors import UserError
+from runner.base.files import write_text
 from runner.boards.board import Board, boards
 from runner.boards.inputs import Inputs, read, writing
 from runner.boards.rules import Rules, unit_of
-from runner.errors import UserError
-from runner.files import write_text
 from runner.report.html import Html
 from runner.report.material import gather
 from runner.report.page import page

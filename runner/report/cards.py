@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from runner.base.paths import CONF
+from runner.compose.presets import comments
 from runner.methods.card import words
-from runner.paths import CONF
-from runner.presets import comments
 
 KNOWN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 

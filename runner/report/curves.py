@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.compose.values import UNITS
 from runner.report.html import Html, el
 from runner.report.material import Group, Material, by_label, first, numbers
 from runner.report.palette import COLOURED, Mark
@@ -16,7 +17,6 @@ from runner.report.runs import POINTS, Curve, Runs, picked
 from runner.report.scales import Scale, covering
 from runner.report.svg import Chart, cut, legend
 from runner.report.tables import none
-from runner.values import UNITS
 
 NAMES = {"samples": "samples (gradient equivalents)", "seconds": "charged seconds", "steps": "steps"}
 DRAWN = 4000  # points of a chart, about

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from runner.analysis.pairs import Comparison
 from runner.boards.sheets import DASH, number, percent
 from runner.report.findings import COMPARED
 from runner.report.html import Html, el
 from runner.report.material import Group, Material, Record, rows
 from runner.report.svg import cut
 from runner.report.tables import Cell, Column, folded, none, table, word
+from runner.stats.pairs import Comparison
 
 MANY = 1000  # more studies than this are not told apart
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from runner.analysis import crossing, edges, one_setting, pairs, sensitivity, tuning
-from runner.analysis.axes import Axis, Spaces
-from runner.analysis.best_metric import expected_best
-from runner.analysis.importance import importance
+from runner.base.errors import UserError, one_line
 from runner.boards.rules import Rules
-from runner.errors import UserError, one_line
-from runner.scoring.times import study_times
+from runner.stats import crossing, edges, one_setting, pairs, sensitivity, tuning
+from runner.stats.axes import Axis, Spaces
+from runner.stats.best_metric import expected_best
+from runner.stats.importance import importance
+from runner.stats.times import study_times
 
 COMPARED = 12  # neighbours that are compared in full, and labels of the matrix
 

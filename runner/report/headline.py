@@ -14,7 +14,7 @@ from runner.report.html import Html, el
 from runner.report.material import Group, Material, Record, rows
 from runner.report.svg import cut
 from runner.report.tables import none
-from runner.scoring.comparable import absent
+from runner.stats.comparable import absent
 
 NAMED = 3  # algorithms that share a rank, and are named
 

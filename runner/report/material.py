@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.base.files import read_json
 from runner.boards.board import Board
 from runner.boards.inputs import Inputs
 from runner.boards.rules import Rules
-from runner.commands import config_words
-from runner.files import read_json
-from runner.overrides import name_of
-from runner.records import FINISHED, CellFolder
+from runner.compose.commands import config_words
+from runner.compose.overrides import name_of
+from runner.contract.records import FINISHED, CellFolder
 from runner.report.findings import Findings
 from runner.report.html import Html, el
 from runner.report.palette import Mark
-from runner.scoring.comparable import Part, parts
+from runner.stats.comparable import Part, parts
 
 Record = dict[str, Any]
 NO_FOLDERS = "imported tables hold results alone: no configs"
@@ -91,7 +91,7 @@ class Material:
 
     def figure(self, name: str, drawing: Html, caption: str | Html = "") -> Html:
         """The drawing on the page; the file of that name will hold it too."""
-        from runner.labels import slug
+        from runner.compose.labels import slug
 
         base = slug(name, 100)
         name = base if base not in self.figures else f"{base}-{len(self.figures)}"
@@ -199,8 +199,8 @@ def _read_experiment(found: Material) -> None:
 
 
 def _read_published(found: Material) -> None:
+    from runner.base.errors import UserError
     from runner.boards.publish import configs
-    from runner.errors import UserError
 
     with contextlib.suppress(UserError):
         by_id = configs(found.inputs.folder)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from runner.base.errors import one_line
 from runner.boards.render import READING
-from runner.errors import one_line
 from runner.report.html import Html, el
 from runner.report.material import Material, Record
 from runner.report.svg import cut

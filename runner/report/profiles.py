@@ -18,8 +18,8 @@ from runner.report.ranking import goal_of
 from runner.report.scales import Scale, covering, tick_text
 from runner.report.svg import Chart, cut, drawing, legend, short
 from runner.report.tables import none
-from runner.scoring import medians, profile, study_times
-from runner.scoring.profiles import Rule
+from runner.stats import medians, profile, study_times
+from runner.stats.profiles import Rule
 
 HAIR = 1.3  # by which lines are drawn apart, so that equal ones stay visible
 ROW = 19.0

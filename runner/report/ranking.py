@@ -6,14 +6,14 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from runner.analysis.edges import TRUNCATED
 from runner.boards.board import Board
 from runner.boards.sheets import DASH, TOO_FEW, name_of, number, percent, rough
 from runner.report.html import Html, el
 from runner.report.material import Group, Material, Record, rows
 from runner.report.svg import cut
 from runner.report.tables import Cell, Column, none, table, word
-from runner.scoring.comparable import absent
+from runner.stats.comparable import absent
+from runner.stats.edges import TRUNCATED
 
 LONG = 80  # characters of a label
 

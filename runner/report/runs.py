@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from runner.records import FINISHED
+from runner.contract.records import FINISHED
 from runner.report.material import numbers
-from runner.scoring.times import STUDY
+from runner.stats.times import STUDY
 
 KEPT = (*STUDY, "id", "status", "metric", "minimize", "target", "best_metric")
 POINTS = 120  # of a curve, at most

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.axes import Axis
 from runner.boards.sheets import DASH, number, percent
 from runner.report.html import Html, el
 from runner.report.material import Group, Material, Record, numbers, rows
@@ -16,6 +15,7 @@ from runner.report.palette import Mark
 from runner.report.scales import Scale, covering, tick_text
 from runner.report.svg import Chart, cut, drawing, short
 from runner.report.tables import Cell, Column, folded, none, table, word
+from runner.stats.axes import Axis
 
 MAPPED = 12  # algorithms whose maps are drawn
 KINDS = (

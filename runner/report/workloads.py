@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from runner.base.errors import one_line
+from runner.base.paths import CONF
 from runner.boards.sheets import number
-from runner.errors import one_line
-from runner.paths import CONF
+from runner.cells.tables import hyperparameters
 from runner.report import cards
 from runner.report.html import Html, el
 from runner.report.material import NO_FOLDERS, Group, Material, Record, first, numbers
 from runner.report.svg import cut
 from runner.report.tables import facts, folded, none
-from runner.tables import hyperparameters
 
 HOW = ("how", "source", "n", "date", "machine", "commit", "command")  # of a target, in conf/targets
 

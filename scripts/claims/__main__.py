@@ -10,10 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from runner.cli import leave
-from runner.errors import UserError
-from runner.files import write_text
-from runner.paths import ROOT, expanded
+from runner.base.cli import leave
+from runner.base.errors import UserError
+from runner.base.files import write_text
+from runner.base.paths import ROOT, expanded
 from scripts.claims._claim import by_name, known
 
 PAGE = ROOT / "docs" / "claims.md"

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import tables
-from runner.errors import UserError, nearest
-from runner.files import write_text
-from runner.paths import ROOT
+from runner.base.errors import UserError, nearest
+from runner.base.files import write_text
+from runner.base.paths import ROOT
+from runner.cells import tables
 
 KEPT = ROOT / "results" / "claims"
 FINISHED = ("done", "diverged")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from runner.analysis.signed_rank import p_value, signed_ranks
+from runner.stats.signed_rank import p_value, signed_ranks
 from scripts.claims._claim import Claim, Row, Run, grouped, table, values
 
 UNIFORM, LINUPPER = "uniform", "linupper"

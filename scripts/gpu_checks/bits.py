@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from functools import partial
 
-from runner import machine
 from runner.check import run_checks
+from runner.machine import machine
 from scripts.gpu_checks.methods import on
 from scripts.gpu_checks.unit import Broken, Facts, NotRunHere, Place, Unit
 

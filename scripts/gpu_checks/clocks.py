@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from runner import machine
-from runner.build import build_part
-from runner.clock import Clock
+from runner.contract.instantiate import build_part
 from runner.logs import Logger
-from runner.loop import Loop, Plan
+from runner.machine import machine
+from runner.train.clock import Clock
+from runner.train.loop import Loop, Plan
 from scripts.bench_loop import Job, Observer
 from scripts.gpu_checks.unit import Broken, Facts, Place, Unit
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from runner.records import CellFolder
-from runner.tables import cell_paths, load
+from runner.cells.tables import cell_paths, load
+from runner.contract.records import CellFolder
 from scripts.gpu_checks.unit import Broken, Facts, Place, Unit
 
 LIMIT = 240.0  # seconds that a grid may take

@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from runner import machine
+from runner.contract.stream import decode
 from runner.logs import Logger
-from runner.stream import decode
+from runner.machine import machine
 from scripts.bench_loop import LOSSES, Job, Observer, Train, adamw, bare_copy, by_hand, harness
 from scripts.gpu_checks.unit import Facts, Place, Unit
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
-from runner import machine
 from runner.check.trial import Trial
-from runner.config import algorithm_names
+from runner.compose.config import algorithm_names
+from runner.machine import machine
 from scripts.gpu_checks.methods import on_a_small_one, on_the_cpu
 from scripts.gpu_checks.unit import Broken, Facts, Place, Unit
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner import machine
+from runner.machine import machine
 from scripts.gpu_checks.unit import Broken, Facts, Place, Unit
 
 SIDE = 256

@@ -9,9 +9,9 @@ from functools import partial
 
 import torch
 
-from runner import machine
 from runner.check.trial import Pieces
-from runner.config import algorithm_names
+from runner.compose.config import algorithm_names
+from runner.machine import machine
 from scripts.gpu_checks.methods import on_a_small_one
 from scripts.gpu_checks.unit import Broken, Facts, Place, Unit
 

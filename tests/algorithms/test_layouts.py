@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runner.composed import Composed
-from runner.layout import dense, like, unfuse
+from runner.contract.memory_layout import dense, like, unfuse
+from runner.parts.composed import Composed
 from tests.problems import CONF, part_config
 from tests.tasks import CLASSES, conv_net, follow, images, normal
 

@@ -14,9 +14,9 @@ from algorithms.losses.spherical_softmax import SphericalSoftmax
 from algorithms.samplers.rho_loss import RhoLoss
 from algorithms.whole.useful_upsample import predictions
 from runner.check.subjects import subject
-from runner.composed import Composed
-from runner.config import compose
-from runner.task import Task
+from runner.compose.config import compose
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.tasks import classification, train
 
 STEPS = 20

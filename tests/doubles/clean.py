@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.batch import Batch
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.task import Task
 from tests.doubles.card import card
 
 

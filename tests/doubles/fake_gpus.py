@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runner import gpus
+from runner.machine import gpus
 
 UUID = "{:08x}-0000-0000-0000-000000000000"
 

@@ -24,13 +24,14 @@ from typing import Any
 import pytest
 import torch
 
-from runner import launch, machine
-from runner.cell import Cell, folder_state
-from runner.local import Inline
-from runner.records import FINISHED, CellFolder
-from runner.start import run_grid
-from runner.survey import look
-from runner.tables import load
+from runner.cells import launches
+from runner.cells.cell import Cell, folder_state
+from runner.cells.survey import look
+from runner.cells.tables import load
+from runner.contract.records import FINISHED, CellFolder
+from runner.launch.local import Inline
+from runner.launch.start import run_grid
+from runner.machine import machine
 from tests.doubles.file_faults import KINDS, Fault, Seam
 from tests.small_cells import evaluations, interrupted
 from workloads.embedded import BreastCancer
@@ -122,7 +123,7 @@ class Server:
 
     def _ended(self) -> Iterator[str]:
         """What is wrong when the same command has run again."""
-        launch.ABANDONED = -1.0  # as if some minutes had passed
+        launches.ABANDONED = -1.0  # as if some minutes had passed
         if (code := self.run()) != 0:
             yield f"the same command ended with {code}: {self.cell.folder.status()}"
         if (found := evaluations(self.path)) != self.expected:
@@ -131,7 +132,7 @@ class Server:
             yield f"status says {seen}"
         if (table := self._table()) != self.table:
             yield f"table {table}"
-        launch.Launch.create(self.experiment, "inline", {})
+        launches.Launch.create(self.experiment, "inline", {})
         yield from (f"{path.relative_to(self.results)} was left" for path in self._litter())
 
     def _litter(self) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from runner.logs import Logger
 
 

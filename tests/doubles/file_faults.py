@@ -1,6 +1,6 @@
 """A seam between the runner and its files: counts every operation under a folder, and makes one of them fail.
 
-It stands in for the functions of ``os`` and for ``open``, so whoever goes around :mod:`runner.files` is seen,
+It stands in for the functions of ``os`` and for ``open``, so what goes around ``runner.base.files`` is seen,
 too: pathlib, tempfile, shutil, zipfile and torch's Python side all end there. Not seen: what C++ opens itself
 (torch maps a checkpoint into memory to read it back), and other processes.
 """

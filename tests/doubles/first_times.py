@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.check.origin import frames, is_check, is_library, place
-from runner.clock import CHARGED, Clock
+from runner.train.clock import CHARGED, Clock
 
 # Libraries choose, or try out, a kernel for the shapes at hand; every other kernel is one for all shapes.
 CHOSEN_BY_SHAPE = (

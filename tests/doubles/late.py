@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from runner.task import Task
+from runner.contract.task import Task
 
 
 class Late:

@@ -133,7 +133,7 @@ LEFT: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "optimizer": (lambda: patch(torch.optim.Adam, "zero_grad"), "torch.optim.adam.Adam.zero_grad"),
     "clock": (lambda: patch(time, "perf_counter"), "time.perf_counter"),
-    "loop": (lambda: patch(importlib.import_module("runner.loop"), "hits"), "runner.loop.hits"),
+    "loop": (lambda: patch(importlib.import_module("runner.train.loop"), "hits"), "runner.train.loop.hits"),
     "builtin": (lambda: patch(importlib.import_module("builtins"), "sum"), "builtins.sum"),
     "thread": (thread, "the thread['straggler']"),
     "child": (child, "the child process['orphan']"),

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from runner import files, lock
-from runner.lock import Lock, LostLock
-from runner.records import FINISHED, CellFolder
+from runner.base import files
+from runner.cells import lock
+from runner.cells.lock import Lock, LostLock
+from runner.contract.records import FINISHED, CellFolder
 
 ROWS = 3  # evaluations of a cell
 GATED = (

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from algorithms.estimators.ef import EF
-from runner.batch import Batch, Info
-from runner.loop import Loop
-from runner.task import Task
+from runner.contract.batch import Batch, Info
+from runner.contract.task import Task
+from runner.train.loop import Loop
 from tests.doubles.card import card
 from tests.doubles.clean import Average, Momentum
 from workloads.evaluation import Evaluation

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from torch import Tensor
 
-from runner.clock import Clock
+from runner.train.clock import Clock
 from tests.doubles.card import card
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from runner.stream import Stream
+from runner.contract.stream import Stream
 from tests.doubles.workloads import SIZES, Blobs, Moving, Text, generator
 from tests.doubles.workloads_losses import Scored, Scores
 from workloads.base import Data, Split

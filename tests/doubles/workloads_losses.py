@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.batch import Batch
-from runner.kinds import Multiclass
-from runner.stream import decode
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.kinds import Multiclass
+from runner.contract.stream import decode
+from runner.contract.task import Task
 from tests.doubles.workloads import Binary, Blobs, Text
 from workloads.evaluation import Evaluation
 

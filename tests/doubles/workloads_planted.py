@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from runner.stream import decode
+from runner.contract.stream import decode
 from tests.doubles.workloads import (
     SIZES,
     TOKENS,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.kinds import Regression
-from runner.stream import decode
+from runner.contract.kinds import Regression
+from runner.contract.stream import decode
 from tests.doubles.workloads import FEATURES, Line
 from workloads.base import Data, Split
 from workloads.evaluation import Evaluation

@@ -7,9 +7,9 @@ import shlex
 
 import pytest
 
-from runner.commandline import split
-from runner.config import compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose.commandline import split
+from runner.compose.config import compose
 
 # What people type, and the part of the answer that they are to paste.
 TYPED = [

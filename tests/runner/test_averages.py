@@ -18,7 +18,7 @@ from torch.optim.swa_utils import (
 )
 
 from runner import UserError
-from runner.composed import Composed
+from runner.parts.composed import Composed
 from tests.tasks import assert_resumes, classification, conv_net, images, weights
 
 HERE = "tests.runner.test_averages"

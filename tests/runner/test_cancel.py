@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from runner.cancel import main
-from runner.launch import Launch
-from runner.lock import Lock
-from runner.records import CellFolder
-from runner.survey import survey
+from runner.cells.launches import Launch
+from runner.cells.lock import Lock
+from runner.cells.survey import survey
+from runner.contract.records import CellFolder
 from tests.conftest import ROOT
 from tests.experiments import write_cell
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from runner.cell import Cell
-from runner.display import Display, outcome
-from runner.errors import UserError
-from runner.execute import failure, run_cell
-from runner.grid import job_of
-from runner.local import Inline
-from runner.scheduler import Scheduler
-from runner.slots import Slots
-from runner.start import run_grid
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
+from runner.launch.display import Display, outcome
+from runner.launch.grid import job_of
+from runner.launch.local import Inline
+from runner.launch.scheduler import Scheduler
+from runner.launch.start import run_grid
+from runner.machine.slots import Slots
+from runner.train.session import failure, run_cell
 from tests.doubles import workloads
 
 TIMES = ("seconds", "wall_seconds", "compile_seconds", "seconds_to_target", "cpu_seconds", "cpu_over_wall",
@@ -302,7 +302,7 @@ def faulty(tmp_path: Path, double: str, *overrides: str) -> Cell:
     """Digits on one of the faulty optimizers."""
     plain = {
         "optimizer": {"_target_": f"tests.doubles.faults.{double}", "lr": 0.1},
-        "_target_": "runner.composed.Composed",
+        "_target_": "runner.parts.composed.Composed",
     }
     config = {
         **cell(tmp_path, "workload.budget_samples=1280", *overrides).config,
@@ -319,7 +319,7 @@ def test_signals_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
     args = ["workload.batch_size=64", "workload.budget_samples=64000", "stop_at_target=false"]
     c = cell(tmp_path, *args)
     c.submit()
-    process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(c.folder.path)])
+    process = subprocess.Popen([sys.executable, "-m", "runner.train.session", str(c.folder.path)])
     wait_for(lambda: len(c.folder.evals()) >= 2)
     process.send_signal(signal.SIGTERM)
     process.wait(60)
@@ -354,7 +354,7 @@ def test_killed_at_random_instants_a_cell_ends_as_if_it_never_had_been(
     seconds, chance = undisturbed.folder.status()["summary"]["wall_seconds"], random.Random(0)
     killed.submit()
     for i in range(kills):
-        process = subprocess.Popen([sys.executable, "-m", "runner.execute", str(killed.folder.path)])
+        process = subprocess.Popen([sys.executable, "-m", "runner.train.session", str(killed.folder.path)])
         wait_for(lambda pid=process.pid: killed.folder.status().get("pid") == pid)
         if i == 0:
             wait_for(killed.folder.checkpoint_file.exists)  # so that there is something to go on from

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import data, load, run
-from runner.cell import Cell, folder_state
-from runner.execute import run_cell
-from runner.survey import look
+from runner import load, run
+from runner.cells.cell import Cell, folder_state
+from runner.cells.survey import look
+from runner.provenance import data_files
+from runner.train.session import run_cell
 from tests.small_cells import interrupted
 
 ROWS = 60
@@ -39,7 +40,7 @@ def test_other_rows_make_a_cell_stale(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(made_by) == [str(file)]
 
     with monkeypatch.context() as unread:
-        unread.setattr(data, "_checksum", lambda *_: pytest.fail("read, though nothing has changed"))
+        unread.setattr(data_files, "_checksum", lambda *_: pytest.fail("read, though nothing has changed"))
         assert cell.state() == folder_state(cell.folder) == "done" and look(experiment).counts == {"done": 1}
     os.utime(file)  # touched, and the same
     assert cell.state() == folder_state(cell.folder) == "done" and look(experiment).counts == {"done": 1}

@@ -20,7 +20,7 @@ from runner.check.modules import fresh_modules
 from runner.check.origin import is_library, is_project, method_modules
 from runner.check.reach import extent, reachable
 from runner.check.same import copied, difference
-from runner.targets import locate
+from runner.contract.targets import locate
 
 NAN = float("nan")
 STATE: dict[str, Any] = {"w": torch.tensor([1.0, NAN]), "n": 3, "x": NAN, "l": [1, {"s": "a"}]}
@@ -141,7 +141,8 @@ def test_libraries_and_the_harness_hold_no_methods() -> None:
     assert is_library(functools.__file__)
     assert is_library("<string>")
     assert not is_library(__file__)
-    assert not any(map(is_project, ("torch.optim", "torch.ops", "runner.task", "workloads.base", "__main__")))
+    others = "torch.optim", "torch.ops", "runner.contract.task", "workloads.base", "__main__"
+    assert not any(map(is_project, others))
     assert method_modules(iter(["torch.optim.AdamW"])) == []
 
 

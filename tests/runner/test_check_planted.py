@@ -12,7 +12,7 @@ from runner.check.subjects import SMALL, small_workload
 from runner.check.suite import run_check
 
 CLEAN = {
-    "_target_": "runner.composed.Composed",
+    "_target_": "runner.parts.composed.Composed",
     "optimizer": {"_target_": "tests.doubles.clean.Momentum"},
     "schedule": {"_target_": "algorithms.schedules.cosine.Cosine"},
     "average": {"_target_": "tests.doubles.clean.Average"},

@@ -195,7 +195,7 @@ def test_torchs_lbfgs_waits_and_is_seen() -> None:
 )
 def test_the_check_sees_what_a_part_copies(kind: str, bug: str, says: str) -> None:
     plain = {
-        "_target_": "runner.composed.Composed",
+        "_target_": "runner.parts.composed.Composed",
         "optimizer": {"_target_": "tests.doubles.clean.Momentum"},
     }
     part = {kind: {"_target_": f"tests.doubles.misplaced.{bug}"}}

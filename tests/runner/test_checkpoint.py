@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from runner import checkpoint, source
-from runner.execute import run_cell
-from runner.grid import job_of
-from runner.records import CellFolder
+from runner.contract.records import CellFolder
+from runner.launch.grid import job_of
+from runner.provenance import source
+from runner.train import checkpoint
+from runner.train.session import run_cell
 from tests.small_cells import evaluations, interrupted, submitted
 
 # -- what a checkpoint can hold ----------------------------------------------------------------------
@@ -61,7 +62,7 @@ def test_objects_of_an_allowed_package_come_back_and_others_are_refused(
     assert CellFolder(cut).manifest()["resumes"] == 1
     assert evaluations(cut) == evaluations(whole)
     monkeypatch.setenv("RUNNER_ALLOW", "tests.doubles.keepers.Objects")
-    monkeypatch.setattr("runner.allowances.settings", lambda: None)
+    monkeypatch.setattr("runner.provenance.allowances.settings", lambda: None)
     status = interrupted(other)
     assert status["status"] == "failed"
     assert "is a Memory, which a checkpoint" in status["error"] and "add --allow tests (" in status["error"]

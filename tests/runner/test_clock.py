@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from runner.clock import CHARGED, FREE, Clock
+from runner.train.clock import CHARGED, FREE, Clock
 
 
 class FakeTime:

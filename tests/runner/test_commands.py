@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from runner import commands, score, status
+from runner import score, status
 from runner.__main__ import main as launch
-from runner.cell import Cell
-from runner.errors import UserError
-from runner.launch import launches
-from runner.overrides import assignment, cell_overrides
-from runner.paths import ROOT
+from runner.base.errors import UserError
+from runner.base.paths import ROOT
+from runner.cells.cell import Cell
+from runner.cells.launches import launches
+from runner.compose import commands
+from runner.compose.overrides import assignment, cell_overrides
 from tests.experiments import Said, call
 
 Capture = pytest.CaptureFixture[str]

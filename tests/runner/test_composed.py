@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.batch import Batch, Info
-from runner.composed import KINDS, Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Batch, Info
+from runner.contract.task import Task
+from runner.parts.composed import KINDS, Composed
 from tests.problems import through_disk
 from tests.tasks import assert_resumes, classification, follow, make_info, train
 

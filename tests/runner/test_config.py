@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import identity
-from runner.config import algorithm_names, compose, hydra_ready, workload_names
-from runner.errors import UserError
-from runner.expand import expand
-from runner.presets import implied
+from runner.base.errors import UserError
+from runner.cells.cell import identity
+from runner.compose.config import algorithm_names, compose, hydra_ready, workload_names
+from runner.compose.expand import expand
+from runner.compose.presets import implied
 
 Experiments = Callable[..., list[Path]]
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from runner.base.files import write_json
 from runner.boards.gaps import gaps
-from runner.cell import Cell, folder_state
-from runner.execute import run_cell
-from runner.files import write_json
-from runner.launch import Launch
-from runner.records import CellFolder
+from runner.cells.cell import Cell, folder_state
+from runner.cells.launches import Launch
+from runner.cells.survey import look
+from runner.cells.tables import load
+from runner.contract.records import CellFolder
 from runner.retry import main as retry
 from runner.score import main as score
 from runner.status import main as status
-from runner.survey import look
-from runner.tables import load
+from runner.train.session import run_cell
 from runner.verify import main as verify
 from tests.experiments import call
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from runner.cell import Cell
-from runner.composed import Composed
-from runner.config import compose
-from runner.errors import UserError
-from runner.execute import run_cell
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
+from runner.compose.config import compose
+from runner.parts.composed import Composed
+from runner.train.session import run_cell
 from tests.problems import through_disk
 from tests.small_cells import evaluations, interrupted
 from tests.tasks import BATCH, classification, make_info, meters, train, weights

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.build import build_part
-from runner.cell import Cell
-from runner.config import compose
-from runner.diagnostic import Diagnostic, Diagnostics, Probe
+from runner.cells.cell import Cell
+from runner.compose.config import compose
+from runner.contract.diagnostic import Diagnostic, Diagnostics, Probe
+from runner.contract.instantiate import build_part
 from runner.diagnostics.norms import Norms, sampled
-from runner.execute import run_cell
+from runner.train.session import run_cell
 
 SMALL = {
     "digits": "workload.budget_samples=2880", "breast_cancer": "workload.budget_samples=1200",

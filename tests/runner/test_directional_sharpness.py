@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.transforms.coord_clip import CoordClip
-from runner import checkpoint
-from runner.algorithm import Algorithm
-from runner.build import build_part
 from runner.check.same import difference
-from runner.clock import Clock
-from runner.config import compose
-from runner.diagnostic import Diagnostic, Diagnostics, Probe, Step
+from runner.compose.config import compose
+from runner.contract.algorithm import Algorithm
+from runner.contract.diagnostic import Diagnostic, Diagnostics, Probe, Step
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
 from runner.diagnostics.directional_sharpness import DirectionalSharpness, clipped, quadratic_model, unit
 from runner.diagnostics.norms import Norms
-from runner.loop import Loop, Plan
-from runner.task import Task
+from runner.train import checkpoint
+from runner.train.clock import Clock
+from runner.train.loop import Loop, Plan
 from tests.problems import Problem, mlp, quad, quadratic
 from tests.runner.test_diagnostics import trained, without
 from tests.tasks import BATCH, CLASSES, images

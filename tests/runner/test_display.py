@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from runner.__main__ import main
-from runner.display import Display, about, curve, outcome
-from runner.scheduler import Job
+from runner.launch.display import Display, about, curve, outcome
+from runner.launch.scheduler import Job
 from tests.experiments import Said, call, write_cell
 from tests.runner.test_commands import pasted
 

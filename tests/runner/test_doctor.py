@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from runner import doctor, gpus
+from runner import doctor
+from runner.machine import gpus
 from tests.doubles.fake_gpus import UUID, FakeGpus, four_gpus
 
 __all__ = ["four_gpus"]

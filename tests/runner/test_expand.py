@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from runner.commandline import split
-from runner.config import compose
-from runner.errors import UserError
-from runner.expand import expand, expand_all
-from runner.overrides import assignment
+from runner.base.errors import UserError
+from runner.compose.commandline import split
+from runner.compose.config import compose
+from runner.compose.expand import expand, expand_all
+from runner.compose.overrides import assignment
 
 ROUND_TRIPS: list[Any] = [
     "lion", "two words", "a,b", "k=v", "{a: b}", "[x]", "null", "True", "nan", "1e-3", "0012", "", " ",

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from runner.tables import load
+from runner.cells.tables import load
 from tests.conftest import ROOT
 from tests.runner.test_cells import wait_for
 
@@ -57,7 +57,7 @@ def table(experiment: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def workers_of(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in listed if b"runner.worker" in _command(int(child))]
+    return [int(child) for child in listed if b"runner.launch.worker" in _command(int(child))]
 
 
 def _command(pid: int) -> bytes:
@@ -68,7 +68,7 @@ def _command(pid: int) -> bytes:
 
 
 def cells_in(results: Path, *states: str) -> list[Path]:
-    from runner.records import CellFolder
+    from runner.contract.records import CellFolder
 
     found = sorted((results / "default" / "cells").glob("*"))
     return [path for path in found if not states or CellFolder(path).status()["status"] in states]
@@ -124,7 +124,7 @@ def test_workers_killed_at_random_instants(tmp_path: Path, same: Callable[[Path]
 
 
 def _holders(results: Path) -> dict[Path, int]:
-    from runner.lock import holder
+    from runner.cells.lock import holder
 
     holders = {path: holder(path) for path in cells_in(results, "running")}
     return {path: record["pid"] for path, record in holders.items() if record}

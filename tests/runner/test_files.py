@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.files import append_line, read_json, read_lines, write_atomic, write_json, write_text
-from runner.records import CellFolder
+from runner.base.files import append_line, read_json, read_lines, write_atomic, write_json, write_text
+from runner.contract.records import CellFolder
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_all_of_the_content_is_flushed(tmp_path: Path, monkeypatch: pytest.Monke
 def test_files_are_for_whom_the_user_says(tmp_path: Path, mask: int) -> None:
     """And not for their owner alone, as temporary files are."""
     script = (
-        "import sys, pathlib; from runner.files import write_json; write_json(pathlib.Path(sys.argv[1]), 1)"
+        "import sys, pathlib; from runner.base import files; files.write_json(pathlib.Path(sys.argv[1]), 1)"
     )
     line = ["sh", "-c", f'umask {mask:03o}; exec "$@"', "sh", sys.executable, "-c", script]
     subprocess.run([*line, str(tmp_path / "x.json")], check=True)

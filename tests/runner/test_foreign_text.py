@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import one_line
-from runner.execute import run_cell
-from runner.files import read_json, read_lines
-from runner.launch import Launch, launches
-from runner.records import CellFolder
+from runner.base.errors import one_line
+from runner.base.files import read_json, read_lines
+from runner.cells.launches import Launch, launches
+from runner.cells.tables import load
+from runner.contract.records import CellFolder
 from runner.status import main as status
-from runner.tables import load
+from runner.train.session import run_cell
 from tests.runner.test_cells import faulty
 
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import gpus
 from runner.__main__ import main
-from runner.config import compose
-from runner.errors import UserError
-from runner.gpus import Gpu, automatic, find, required, uses
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.machine import gpus
+from runner.machine.gpus import Gpu, automatic, find, required, uses
 from tests.doubles.fake_gpus import UUID, FakeGpus, four_gpus
 
 __all__ = ["four_gpus"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.launch import launches
+from runner.cells.launches import launches
 from tests.conftest import ROOT
 from tests.runner.test_faults import table
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from runner import load
-from runner.errors import UserError
+from runner.base.errors import UserError
 from runner.import_algoperf import main
-from runner.scoring import board
+from runner.stats import board
 
 # AlgoPerf v0.6, external tuning; of each trial the columns that count, up to its hit, other rows rounded.
 V06 = Path(__file__).parent / "data_algoperf" / "v06_trimmed.tar.xz"

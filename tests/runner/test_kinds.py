@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from runner.algorithm import Algorithm
-from runner.build import build_part
-from runner.config import compose
-from runner.kinds import KINDS
-from runner.task import Task
-from runner.warmup import warm_up
+from runner.compose.config import compose
+from runner.contract.algorithm import Algorithm
+from runner.contract.instantiate import build_part
+from runner.contract.kinds import KINDS
+from runner.contract.task import Task
+from runner.train.warmup import warm_up
 from tests.tasks import FEATURES, ROWS, OneLogit, make_info, make_task, normal
 
 NEEDS_CLASSES = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import Cell
+from runner.cells.cell import Cell
 from tests.conftest import ROOT
 
 FULL = Path("/dev/full")
@@ -79,7 +79,7 @@ def test_messages_that_nobody_gets_end_no_training(redirected: str, tmp_path: Pa
     assert json.loads(status.read_text(encoding="utf-8"))["status"] == "done"
 
 
-@pytest.mark.parametrize("module", ["runner.errors", "pandas", "numpy"])
+@pytest.mark.parametrize("module", ["runner.base.errors", "pandas", "numpy"])
 def test_ctrl_c_while_modules_are_imported(module: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module), encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}

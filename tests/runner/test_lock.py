@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from runner import checkpoint
-from runner import lock as module
-from runner.lock import Lock, LostLock, holder
-from runner.records import CellFolder
+from runner.cells import lock as module
+from runner.cells.lock import Lock, LostLock, holder
+from runner.contract.records import CellFolder
+from runner.train import checkpoint
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from runner.lock import Lock, LostLock
-from runner.records import CellFolder
+from runner.cells.lock import Lock, LostLock
+from runner.contract.records import CellFolder
 path = Path(sys.argv[1])
 lock = Lock.acquire(path)
 folder = CellFolder(path, lock)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from runner import lock
-from runner.lock import Lock
+from runner.cells import lock
+from runner.cells.lock import Lock
 from tests.doubles.lock_world import World, pretended
 
 QUICK, CHUNKS, CHUNK = 300, 20, 500

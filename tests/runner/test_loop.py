@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runner import loop as module
-from runner.algorithm import Algorithm
-from runner.batch import Info
-from runner.clock import Clock
-from runner.cost import Cost
-from runner.errors import Diverged
-from runner.execute import summarise
-from runner.loop import Guard, Loop, Plan, Unsound, hits
-from runner.stream import Stream
-from runner.task import Task
+from runner.base.errors import Diverged
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import Info
+from runner.contract.cost import Cost
+from runner.contract.stream import Stream
+from runner.contract.task import Task
+from runner.train import loop as module
+from runner.train.clock import Clock
+from runner.train.loop import Guard, Loop, Plan, Unsound, hits
+from runner.train.session import summarise
 
 
 class OneNumber(nn.Module):

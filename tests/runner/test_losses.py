@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner import UserError, run
-from runner.batch import Info
-from runner.composed import Composed
-from runner.losses import build_loss
-from runner.paths import ROOT
+from runner.base.paths import ROOT
+from runner.contract.batch import Info
+from runner.parts.composed import Composed
+from runner.parts.losses import build_loss
 from tests.tasks import assert_resumes, binary, classification, language, make_info
 from workloads.least_squares import LeastSquares
 

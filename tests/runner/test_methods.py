@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import presets
 from runner.check import cards
 from runner.check.cards import declared
+from runner.compose import presets
 from runner.methods import card as parsing
 from runner.methods.__main__ import main
 from runner.methods.card import Card, Paper

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from algorithms.wrappers.mechanic import Mechanic
-from runner.cell import Cell
-from runner.execute import run_cell
-from runner.guards import clash
-from runner.modes import has_modes
+from runner.cells.cell import Cell
+from runner.parts.guards import clash
+from runner.parts.modes import has_modes
+from runner.train.session import run_cell
 from tests.doubles.keepers import TwoModes
 from tests.small_cells import evaluations, interrupted, submitted
 from tests.tasks import make_info

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runner.build import build_part
-from runner.errors import UserError
-from runner.notebook import _of_one_cell, run
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.launch.notebook import _of_one_cell, run
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from runner import UserError, run, source
-from runner.cell import Cell, folder_state
-from runner.local import Inline
-from runner.records import CellFolder
+from runner import UserError, run
+from runner.cells.cell import Cell, folder_state
+from runner.cells.survey import survey
+from runner.contract.records import CellFolder
+from runner.launch.local import Inline
+from runner.launch.start import run_grid
+from runner.provenance import source
 from runner.retry import main as retry
-from runner.start import run_grid
 from runner.status import main as status
-from runner.survey import survey
 from tests.experiments import call
 
 METHOD = """

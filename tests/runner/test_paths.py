@@ -9,10 +9,10 @@ from hydra.core.global_hydra import GlobalHydra
 
 from runner import load, run
 from runner.__main__ import main
-from runner.config import compose
-from runner.local import Local
+from runner.compose.config import compose
+from runner.launch.local import Local
+from runner.launch.start import run_grid
 from runner.methods.__main__ import main as methods
-from runner.start import run_grid
 from runner.status import main as status
 
 ROWS = "".join(f"{'+1' if i % 2 else '-1'} 1:{i % 2} 2:{i / 40}\n" for i in range(40))

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from algorithms.objectives.saf import SAF
 from algorithms.reweightings.linupper import LinUpper
-from runner.batch import Batch
-from runner.build import build_part
+from runner.base.errors import UserError
 from runner.check.subjects import SMALL, small_workload, subject
 from runner.check.trial import Trial
-from runner.composed import Composed
-from runner.config import compose
-from runner.errors import UserError
-from runner.task import Task
+from runner.compose.config import compose
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.doubles.card import card
 from tests.tasks import classification, meters, train, weights
 

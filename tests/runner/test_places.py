@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import Cell
-from runner.display import Display
-from runner.errors import UserError
-from runner.grid import Grid
-from runner.local import Inline
-from runner.start import run_grid
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
+from runner.launch.display import Display
+from runner.launch.grid import Grid
+from runner.launch.local import Inline
+from runner.launch.start import run_grid
 
 TINY = ("log=none", "workload.target=null", "workload.budget_samples=64", "workload.eval_every=64")
 Capture = pytest.CaptureFixture[str]

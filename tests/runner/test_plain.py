@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.files import read_json, write_json
-from runner.plain import plain
-from runner.terminal import Console
+from runner.base.files import read_json, write_json
+from runner.base.plain import plain
+from runner.base.terminal import Console
 from tests.conftest import ROOT
 from tests.experiments import write_cell
 
@@ -84,8 +84,8 @@ def test_a_table_is_plain_in_this_process_too(capsys: pytest.CaptureFixture[str]
 
 BAR = """
 from rich.progress import Progress
-from runner.cli import open_streams
-from runner.terminal import Console
+from runner.base.cli import open_streams
+from runner.base.terminal import Console
 open_streams()
 with Progress(console=Console(stderr=True, force_terminal=True)) as bars:
     bars.advance(bars.add_task("half", total=2))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import Cell
-from runner.execute import run_cell
-from runner.local import Inline, Local
-from runner.lock import Lock
-from runner.slots import Slots
-from runner.slurm.backend import Slurm
-from runner.start import run_grid
-from runner.survey import duration
+from runner.cells.cell import Cell
+from runner.cells.lock import Lock
+from runner.cells.survey import duration
+from runner.launch.local import Inline, Local
+from runner.launch.slurm.backend import Slurm
+from runner.launch.start import run_grid
+from runner.machine.slots import Slots
+from runner.train.session import run_cell
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = ("log=none", "workload.budget_samples=640", "stop_at_target=false", "workload.target=0.97")

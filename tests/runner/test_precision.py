@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
-from runner import gpus, machine
-from runner.cell import Cell
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
+from runner.cells.tables import load
 from runner.check.subjects import subjects
-from runner.config import algorithm_names, compose
-from runner.errors import UserError
-from runner.execute import run_cell
-from runner.precision import specialise
-from runner.tables import load
+from runner.compose.config import algorithm_names, compose
+from runner.contract.precision import specialise
+from runner.machine import gpus, machine
+from runner.train.session import run_cell
 from tests.doubles.fake_gpus import UUID, FakeGpus, four_gpus
 from tests.tasks import classification
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.execute import run_cell
+from runner.train.session import run_cell
 from tests.conftest import ROOT
 from tests.doubles.pretend_cuda import library
 from tests.small_cells import evaluations, submitted

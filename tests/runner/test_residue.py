@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from runner.cell import Cell
-from runner.execute import run_cell
-from runner.switches import read
+from runner.cells.cell import Cell
+from runner.machine.switches import read
+from runner.train.session import run_cell
 from tests.conftest import ROOT
 from tests.doubles.leavers import LEFT, SETTLED
 from tests.doubles.undone import FUNCTIONS
@@ -136,8 +136,8 @@ def test_a_gpu_that_does_not_answer_any_more_is_left_behind_with_its_process(
 COMPILED = """
 import functools, sys, torch
 torch.compile = functools.partial(torch.compile, backend="eager")
-from runner.cell import Cell
-from runner.execute import run_cell
+from runner.cells.cell import Cell
+from runner.train.session import run_cell
 cell = Cell.from_overrides(sys.argv[1:])
 cell.submit()
 status = run_cell(cell.folder.path)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.config import compose
-from runner.files import write_json, write_text
-from runner.resources import Recorded, Resources, estimate, recorded_minutes
+from runner.base.files import write_json, write_text
+from runner.compose.config import compose
+from runner.compose.resources import Recorded, Resources, estimate, recorded_minutes
 
 
 def test_a_workload_says_what_a_cell_needs_and_sam_takes_twice_as_long() -> None:

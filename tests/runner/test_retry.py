@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import Cell, identity
-from runner.errors import UserError
-from runner.execute import run_cell
-from runner.files import read_json, write_json
-from runner.launch import Launch, launches
-from runner.local import Inline, Local
-from runner.lock import Lock
-from runner.records import CellFolder
+from runner.base.errors import UserError
+from runner.base.files import read_json, write_json
+from runner.cells.cell import Cell, identity
+from runner.cells.launches import Launch, launches
+from runner.cells.lock import Lock
+from runner.cells.survey import View, survey
+from runner.contract.records import CellFolder
+from runner.launch.local import Inline, Local
 from runner.retry import assignments, backend_of, how, main, restored, states
-from runner.survey import View, survey
+from runner.train.session import run_cell
 from tests.experiments import write_cell
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -40,7 +40,7 @@ def results(tmp_path: Path) -> Path:
     failed.folder.fail("ValueError: once", "its traceback")
     killed.folder.set_status("running")
     manifest = stale.folder.manifest()
-    sources = {**manifest["sources"], "runner.loop": "before"}
+    sources = {**manifest["sources"], "runner.train.loop": "before"}
     write_json(stale.folder.manifest_file, {**manifest, "source": "before", "sources": sources})
     damaged.folder.config_file.write_text("workload: {name: [")
     return results

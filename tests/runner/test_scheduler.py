@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from runner import scheduler as scheduler_module
-from runner import slots as slots_module
-from runner.cell import Cell
-from runner.display import Display
-from runner.execute import run_cell
-from runner.gpus import Gpu
-from runner.grid import job_of
-from runner.local import run_here
-from runner.lock import Lock
-from runner.pool import record_death
-from runner.scheduler import Job, Scheduler, Silent
-from runner.slots import Slots
+from runner.cells.cell import Cell
+from runner.cells.lock import Lock
+from runner.launch import scheduler as scheduler_module
+from runner.launch.display import Display
+from runner.launch.grid import job_of
+from runner.launch.local import run_here
+from runner.launch.pool import record_death
+from runner.launch.scheduler import Job, Scheduler, Silent
+from runner.machine import slots as slots_module
+from runner.machine.gpus import Gpu
+from runner.machine.slots import Slots
+from runner.train.session import run_cell
 from tests.runner.test_cells import faulty, result, wait_for
 
 
@@ -341,7 +341,7 @@ def test_a_cell_that_another_process_trains_is_waited_for(tmp_path: Path) -> Non
 def test_a_cell_that_another_process_leaves_behind_is_taken_over(tmp_path: Path) -> None:
     c = small(tmp_path, "workload.budget_samples=640000", "checkpoint_every=0.01")
     c.submit()
-    other = subprocess.Popen([sys.executable, "-m", "runner.execute", str(c.folder.path)])
+    other = subprocess.Popen([sys.executable, "-m", "runner.train.session", str(c.folder.path)])
     wait_for(c.folder.checkpoint_file.exists)
     watcher = Watcher(lambda _job, event: scheduler.stop() if not scheduler.stopped else None)
 

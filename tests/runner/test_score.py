@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from runner import import_algoperf, score
-from runner.source import current
+from runner.provenance.source import current
 from tests.experiments import Said, call, refusal, write_cell, write_grid
 
 Capture = pytest.CaptureFixture[str]
@@ -348,10 +348,10 @@ def test_a_folder_that_cannot_be_written(two: Path, capsys: Capture) -> None:
 
 
 def test_stale_cells_on_a_board_come_with_their_retry(tmp_path: Path, capsys: Capture) -> None:
-    write_cell(tmp_path, "a", source="s", sources={"runner.loop": "before"})
-    write_cell(tmp_path, "b", source="t", sources={"runner.loop": current("runner.loop")})
+    write_cell(tmp_path, "a", source="s", sources={"runner.train.loop": "before"})
+    write_cell(tmp_path, "b", source="t", sources={"runner.train.loop": current("runner.train.loop")})
     line = refused(capsys, tmp_path)
-    assert "cannot share a board: source (runner.loop)" in line and "--allow-mixed" in line
+    assert "cannot share a board: source (runner.train.loop)" in line and "--allow-mixed" in line
     assert line.endswith(f"to train the stale ones again: python -m runner.retry {tmp_path} --states stale")
 
 

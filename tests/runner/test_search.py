@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runner import search
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose import search
 
 LR_WD = {"lr": {"min": 1e-4, "max": 1.0, "scale": "log"}, "wd": {"min": 0, "max": 1, "scale": "linear"}}
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from runner import stream as stream_module
-from runner.composed import Composed
-from runner.seeding import derive
-from runner.stream import Stream
+from runner.contract import stream as stream_module
+from runner.contract.seeding import derive
+from runner.contract.stream import Stream
+from runner.parts.composed import Composed
 from tests.tasks import make_task, mlp, train, weights
 
 

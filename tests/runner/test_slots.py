@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runner import slots as module
-from runner.errors import UserError
-from runner.gpus import Gpu
-from runner.slots import Claims, Slots, physical_cores
+from runner.base.errors import UserError
+from runner.machine import slots as module
+from runner.machine.gpus import Gpu
+from runner.machine.slots import Claims, Slots, physical_cores
 from tests.doubles.fake_gpus import FakeGpus, four_gpus
 
 __all__ = ["four_gpus"]
@@ -158,7 +158,7 @@ def test_another_launch_on_this_machine_gets_other_cores() -> None:
 
 def test_a_killed_launch_lets_go_of_its_cores(tmp_path: Path) -> None:
     hold = (
-        "import sys; from pathlib import Path; from runner.slots import Claims\n"
+        "import sys; from pathlib import Path; from runner.machine.slots import Claims\n"
         "claims = Claims(Path(sys.argv[1])); print(claims.take(0), flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(tmp_path / "cores")]

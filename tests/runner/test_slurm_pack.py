@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from runner.errors import UserError
-from runner.slurm.options import SlurmOptions
-from runner.slurm.pack import CellSpec, arrays, pack, parameters, time_limit
-from runner.slurm.submit import explained
+from runner.base.errors import UserError
+from runner.launch.slurm.options import SlurmOptions
+from runner.launch.slurm.pack import CellSpec, arrays, pack, parameters, time_limit
+from runner.launch.slurm.submit import explained
 
 
 class Needs(NamedTuple):

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from runner.launch import Launch
-from runner.lock import Lock
-from runner.records import CellFolder
-from runner.slurm import queue
-from runner.slurm import task as slurm_task
-from runner.slurm.signals import Requeues, Signals
-from runner.slurm.submit import max_tasks
-from runner.slurm.task import Task
+from runner.cells import slurm_queue
+from runner.cells.launches import Launch
+from runner.cells.lock import Lock
+from runner.contract.records import CellFolder
+from runner.launch.slurm import task as slurm_task
+from runner.launch.slurm.signals import Requeues, Signals
+from runner.launch.slurm.submit import max_tasks
+from runner.launch.slurm.task import Task
 
 # -- the queue ---------------------------------------------------------------------------------------
 
@@ -46,9 +46,9 @@ def test_cells_in_the_queue_are_alive(tmp_path: Path, fake: Callable[[str, str],
     launch = launched(tmp_path, "7", "8")
     script = f"{launch.path}/slurm/.submission_file_1.sh"
     fake("squeue", f"echo '7_1|RUNNING|{script}'; echo '8|PENDING|{script}'; echo '9_0|RUNNING|{script}'")
-    assert queue.ask([launch]).states == {"7_1": "RUNNING", "8_0": "PENDING"}
-    assert queue.alive([launch]) == {"c7", "a8", "b8"}
-    assert queue.cell_states([launch])["c7"] == "RUNNING"
+    assert slurm_queue.ask([launch]).states == {"7_1": "RUNNING", "8_0": "PENDING"}
+    assert slurm_queue.alive([launch]) == {"c7", "a8", "b8"}
+    assert slurm_queue.cell_states([launch])["c7"] == "RUNNING"
 
 
 def test_ids_of_another_cluster_are_not_ours(tmp_path: Path, fake: Callable[[str, str], None]) -> None:
@@ -56,13 +56,13 @@ def test_ids_of_another_cluster_are_not_ours(tmp_path: Path, fake: Callable[[str
     fake(
         "squeue", "echo '7_0|RUNNING|/elsewhere/jobs/20250101T000000-abcdef/slurm/x.sh'; echo '7_1|RUNNING|'"
     )
-    assert queue.alive([launch]) == set()
+    assert slurm_queue.alive([launch]) == set()
 
 
 def test_jobs_that_end_are_gone(tmp_path: Path, fake: Callable[[str, str], None]) -> None:
     launch = launched(tmp_path, "7")
     fake("squeue", f"echo '7_0|COMPLETED|{launch.path}/slurm/x'; echo '7_1|COMPLETING|{launch.path}/slurm/x'")
-    assert queue.alive([launch]) == {"c7"}
+    assert slurm_queue.alive([launch]) == {"c7"}
 
 
 def test_no_answer_is_a_reason(
@@ -70,15 +70,16 @@ def test_no_answer_is_a_reason(
 ) -> None:
     launch = launched(tmp_path, "7")
     fake("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    assert "Unable to contact" in (queue.ask([launch]).reason or "") and queue.alive([launch]) == set()
+    assert "Unable to contact" in (slurm_queue.ask([launch]).reason or "")
+    assert slurm_queue.alive([launch]) == set()
     fake("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert queue.ask([launch]) == queue.Queue()
-    monkeypatch.setattr(queue, "SECONDS", 0.2)
+    assert slurm_queue.ask([launch]) == slurm_queue.Queue()
+    monkeypatch.setattr(slurm_queue, "SECONDS", 0.2)
     fake("squeue", "exec sleep 20")
-    assert "did not answer" in (queue.ask([launch]).reason or "")
+    assert "did not answer" in (slurm_queue.ask([launch]).reason or "")
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert queue.ask([launch]).reason == "squeue: no such command on this machine"
-    assert queue.ask([]) == queue.Queue()
+    assert slurm_queue.ask([launch]).reason == "squeue: no such command on this machine"
+    assert slurm_queue.ask([]) == slurm_queue.Queue()
 
 
 def test_array_size_is_the_clusters(fake: Callable[[str, str], None]) -> None:

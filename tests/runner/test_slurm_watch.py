@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from runner.launch import Launch
-from runner.lock import Lock
-from runner.records import CellFolder
-from runner.scheduler import Job
-from runner.slurm.watch import watch
+from runner.cells.launches import Launch
+from runner.cells.lock import Lock
+from runner.contract.records import CellFolder
+from runner.launch.scheduler import Job
+from runner.launch.slurm.watch import watch
 from runner.status import main as status
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.config import compose
-from runner.source import changed_modules, combined, source_hashes
+from runner.compose.config import compose
+from runner.provenance.source import changed_modules, combined, source_hashes
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def rewrite(path: Path, text: str) -> None:
 
 def test_what_is_imported_counts_and_what_is_not_does_not(package: Path) -> None:
     found = hashes(package)
-    assert {"mine.method", "mine.helper", "runner.loop", "runner.clock"} <= set(found)
+    assert {"mine.method", "mine.helper", "runner.train.loop", "runner.train.clock"} <= set(found)
     assert "mine.unrelated" not in found
     assert not any(name.startswith(("torch", "json", "hydra")) for name in found)
 
@@ -64,13 +64,13 @@ def test_launching_scoring_and_showing_are_no_part_of_a_result() -> None:
     found = source_hashes(compose([]))
     outside = {
         "runner.score",
-        "runner.tables",
-        "runner.display",
-        "runner.grid",
-        "runner.config",
+        "runner.cells.tables",
+        "runner.launch.display",
+        "runner.launch.grid",
+        "runner.compose.config",
         "runner.__main__",
     }
     assert not outside & set(found)
-    assert {"algorithms.schedules.cosine", "workloads.embedded", "runner.composed"} <= set(found)
+    assert {"algorithms.schedules.cosine", "workloads.embedded", "runner.parts.composed"} <= set(found)
     other = source_hashes(compose(["algorithm.schedule._target_=algorithms.schedules.linear.Linear"]))
     assert "algorithms.schedules.linear" in other and "algorithms.schedules.cosine" not in other

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from runner.launch import Launch
-from runner.lock import Lock
+from runner.cells.launches import Launch
+from runner.cells.lock import Lock
+from runner.cells.survey import Seen
 from runner.status import main, progress
-from runner.survey import Seen
 from tests.conftest import ROOT
 from tests.experiments import write_cell
 
@@ -72,14 +72,14 @@ def test_everything_is_there_in_80_columns_and_nothing_is_touched(command: Comma
 
 
 def test_every_cell_and_why(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old = {"source": "s", "sources": {"runner.loop": "before"}}
+    old = {"source": "s", "sources": {"runner.train.loop": "before"}}
     write_cell(experiment, label="stale", **old)
     assert main([str(experiment), "--once", "--cells"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "digits · adamw · study 0 · trial 0: done: hit accuracy ≥ 0.97 at 1,000 samples, 1.0 s" in lines
     assert "digits · adamw · study 0 · trial 3: pending" in lines
     assert "digits · adamw · study 0 · trial 4: killed: its process on node1 is gone" in lines
-    assert "digits · stale · study 0 · trial 0: stale: changed since: runner.loop" in lines
+    assert "digits · stale · study 0 · trial 0: stale: changed since: runner.train.loop" in lines
     assert sum(" · study 0" in line for line in lines) == 9 + 1  # one of them trains: its row is cut in two
 
 

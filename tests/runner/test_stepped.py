@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from runner.cell import Cell
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.execute import run_cell
-from runner.stepped import optimizer_argument
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
+from runner.parts.composed import Composed
+from runner.parts.stepped import optimizer_argument
+from runner.train.session import run_cell
 from tests.small_cells import evaluations, interrupted
 from tests.tasks import BATCH, ROWS, classification, train
 

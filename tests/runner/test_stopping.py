@@ -10,14 +10,14 @@ import pytest
 
 from runner import load, run
 from runner.boards.gaps import gaps
-from runner.cell import Cell
-from runner.display import Display
-from runner.grid import Grid
-from runner.local import Inline
-from runner.plan import show
+from runner.cells.cell import Cell
+from runner.cells.survey import look
+from runner.launch.display import Display
+from runner.launch.grid import Grid
+from runner.launch.local import Inline
+from runner.launch.plan import show
 from runner.retry import main as retry
 from runner.status import main as status
-from runner.survey import look
 from tests.experiments import call, write_cell
 
 ARGS = ["name=exp", "log=none", "workload.budget_samples=2560", "workload.eval_every=640",

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from runner.cost import Cost
-from runner.seeding import derive
-from runner.stream import Stream
+from runner.contract.cost import Cost
+from runner.contract.seeding import derive
+from runner.contract.stream import Stream
 from tests.problems import through_disk
 from tests.tasks import NoSync, generators_untouched, normal
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import folder_state
-from runner.errors import UserError
-from runner.launch import Launch
-from runner.lock import Lock
-from runner.records import STATUSES, CellFolder
-from runner.source import source_hashes
-from runner.survey import duration, experiments, look, pick, place, survey, title_of
+from runner.base.errors import UserError
+from runner.cells.cell import folder_state
+from runner.cells.launches import Launch
+from runner.cells.lock import Lock
+from runner.cells.survey import duration, experiments, look, pick, place, survey, title_of
+from runner.contract.records import STATUSES, CellFolder
+from runner.provenance.source import source_hashes
 from tests.experiments import write_cell
 
 Fake = Callable[[str, str], None]
@@ -44,7 +44,7 @@ def experiment(tmp_path: Path) -> Iterator[Path]:
         write_cell(folder, trial=trial, status=status)
     changed = write_cell(folder, label="lion")
     hashes = source_hashes({"algorithm": {}, "workload": {}})
-    changed.update_manifest({"source": "old", "sources": {**hashes, "runner.loop": "before"}})
+    changed.update_manifest({"source": "old", "sources": {**hashes, "runner.train.loop": "before"}})
     same = write_cell(folder, label="sgd")
     same.update_manifest({"source": "new", "sources": hashes})
     with Lock.acquire(write_cell(folder, label="muon", status="running").path) or pytest.fail():

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from runner.cell import Cell
-from runner.errors import UserError
-from runner.execute import run_cell
-from runner.tables import cell_row, load
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
+from runner.cells.tables import cell_row, load
+from runner.train.session import run_cell
 from tests.experiments import write_cell
 
 
@@ -173,5 +173,5 @@ def test_an_empty_folder_and_an_absent_one_are_the_users_mistake(tmp_path: Path)
 
 
 def test_importing_the_tables_imports_no_pandas() -> None:
-    code = "import sys, runner, runner.tables; sys.exit('pandas' in sys.modules)"
+    code = "import sys, runner, runner.cells.tables; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.batch import Batch
-from runner.cost import Cost
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Batch
+from runner.contract.cost import Cost
+from runner.contract.task import Task
 from tests.problems import through_disk
 from tests.tasks import (
     CLASSES,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from runner.norm import batch_norms, frozen_statistics
-from runner.seeding import derive
-from runner.stream import Stream
-from runner.task import Task
+from runner.contract.batch_norm import batch_norms, frozen_statistics
+from runner.contract.seeding import derive
+from runner.contract.stream import Stream
+from runner.contract.task import Task
 from tests.problems import through_disk
 from tests.tasks import classification, conv_net, images, meters, mlp, normal, weights
 

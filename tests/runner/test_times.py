@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from runner import launch as module
-from runner.launch import Launch, launches
-from runner.lock import Lock, runs_here, this_process
+from runner.cells import launches as module
+from runner.cells import slurm_queue
+from runner.cells.launches import Launch, launches
+from runner.cells.lock import Lock, runs_here, this_process
+from runner.cells.superseded import supersede
+from runner.cells.survey import look
 from runner.retry import how
-from runner.slurm import queue
 from runner.status import main as status
-from runner.superseded import supersede
-from runner.survey import look
 from tests.experiments import write_cell
 
 # Berlin's clocks show the hour from two to three twice.
@@ -81,7 +81,7 @@ def test_the_last_words_are_those_of_the_latest_job(tmp_path: Path, zone: Callab
         launch.update(arrays=[{"id": number, "tasks": {"0": ["cell"]}}])
         (launch.path / "slurm").mkdir()
         (launch.path / "slurm" / f"{number}_0_0_log.out").write_text(f"job {number}\n")
-    assert queue.last_words(launches(tmp_path), "cell") == "“job 2”"
+    assert slurm_queue.last_words(launches(tmp_path), "cell") == "“job 2”"
 
 
 def test_new_names_are_in_order_wherever_they_were_given(tmp_path: Path, zone: Callable[[str], None]) -> None:

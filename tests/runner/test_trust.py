@@ -15,19 +15,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from runner import UserError, allowances, score, trust, verify
+from runner import UserError, score, verify
+from runner.base.files import write_json
 from runner.boards.publish import configs
-from runner.cell import Cell, identity
-from runner.execute import run_cell
-from runner.files import write_json
-from runner.launch import Launch
-from runner.records import CellFolder
+from runner.cells.cell import Cell, identity
+from runner.cells.launches import Launch
+from runner.cells.survey import look
+from runner.cells.tables import load
+from runner.contract.records import CellFolder
+from runner.provenance import allowances, trust
 from runner.report.__main__ import main as report
 from runner.retry import how
 from runner.retry import main as retry
 from runner.status import main as status
-from runner.survey import look
-from runner.tables import load
+from runner.train.session import run_cell
 from tests.experiments import call, refusal, write_cell
 
 Capture = pytest.CaptureFixture[str]
@@ -93,10 +94,11 @@ def forget(user: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 OUT_OF_BOUNDS = [
-    "os.system", "builtins.eval", "functools.partial", "subprocess.run", "runner.execute.run_cell",
+    "os.system", "builtins.eval", "functools.partial", "subprocess.run", "runner.train.session.run_cell",
     "torch.load", "torch.hub.load", "torch.nn.Module.__init__", "torch.nn.modules.module.torch.hub.load", "",
     "..", "torch.optim.optimizer.OrderedDict", "torch.nn.utils.clip_grad_norm_", "hydra.utils.get_method",
-    "algorithms.optimizers.lion.torch.hub.load", "workloads.pydocs.data_id", "runner.build.build_part",
+    "algorithms.optimizers.lion.torch.hub.load", "workloads.pydocs.data_id",
+    "runner.contract.instantiate.build_part",
     "runner.logs.functools.partial", "torch.nn.functional.torch.load", "workloads.text.Path", "torch.optim",
 ]  # fmt: skip
 
@@ -127,7 +129,7 @@ def test_parts_are(user: Settings, name: str) -> None:
 def test_every_file_under_conf_names_what_is_allowed() -> None:
     import yaml
 
-    from runner.paths import CONF
+    from runner.base.paths import CONF
 
     for path in CONF.rglob("*.yaml"):
         named = [target for _, target in trust.targets(yaml.safe_load(path.read_text()))]

@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 import torch
 
-from runner import UserError, checkpoint, load
+from runner import UserError, load
+from runner.base.unpack import FREE, MEMBERS, MOST, Room, limit
 from runner.boards.publish import configs
 from runner.import_algoperf import main as import_algoperf
-from runner.unpack import FREE, MEMBERS, MOST, Room, limit
+from runner.train import checkpoint
 from tests.experiments import call, refusal
 from workloads.libsvm import read_rows
 from workloads.npz import read_arrays

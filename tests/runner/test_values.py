@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import Cell
-from runner.config import compose
-from runner.errors import UserError
-from runner.execute import run_cell
+from runner.base.errors import UserError
+from runner.cells.cell import Cell
+from runner.compose.config import compose
+from runner.train.session import run_cell
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from runner import score, verify
-from runner.cell import Cell
-from runner.execute import run_cell
+from runner.cells.cell import Cell
+from runner.train.session import run_cell
 from runner.verify import choose, unlike, unlike_summary, within
 from tests.experiments import Said, call, refusal, write_grid
 
@@ -259,7 +259,7 @@ def manifest(board: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 def other_source(record: dict[str, Any]) -> None:
     for modules in record["sources"].values():
-        modules["runner.loop"] = "before"
+        modules["runner.train.loop"] = "before"
 
 
 def other_machine(record: dict[str, Any]) -> None:
@@ -273,7 +273,7 @@ def test_other_source_is_said_where_it_led_to_other_numbers(board: Path, again: 
     doctor(board, "evals.parquet", lambda evals: evals.assign(drawn=evals["drawn"] + 1))
     said = again(board)
     assert said.code == 0 and said.out.count("other source: ") == 4
-    assert "runner.loop changed since" in said.lines[0] and "disputed" not in (board / PAGE).read_text()
+    assert "runner.train.loop changed since" in said.lines[0] and "disputed" not in (board / PAGE).read_text()
     assert "Rerun: 4 other source." in (board / PAGE).read_text()
 
 

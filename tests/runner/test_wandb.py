@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.cell import Cell
-from runner.execute import run_cell
-from runner.grid import job_of
+from runner.cells.cell import Cell
+from runner.launch.grid import job_of
+from runner.launch.scheduler import Job, Scheduler, Silent
 from runner.logs.wandb_log import WandbLogger
-from runner.scheduler import Job, Scheduler, Silent
-from runner.slots import Slots
+from runner.machine.slots import Slots
+from runner.train.session import run_cell
 from tests.doubles import wandb_world
 from tests.doubles.wandb_world import Offline, offline_runs
 
@@ -127,7 +127,7 @@ def test_logging_changes_no_number(tmp_path: Path) -> None:
 def test_a_failed_and_a_diverged_cell_say_so(tmp_path: Path) -> None:
     for double, status, code in (("Raises", "failed", 1), ("Explodes", "diverged", 0)):
         optimizer = {"_target_": f"tests.doubles.faults.{double}", "lr": 0.1}
-        algorithm = {"optimizer": optimizer, "_target_": "runner.composed.Composed"}
+        algorithm = {"optimizer": optimizer, "_target_": "runner.parts.composed.Composed"}
         config = {**cell(tmp_path, f"name={double}", "workload.eval_every=64").config, "algorithm": algorithm}
         c = Cell.from_config({k: v for k, v in config.items() if k != "id"})
         c.submit()
@@ -157,7 +157,7 @@ def test_a_preempted_cell_goes_on_in_one_run_with_every_row_once(tmp_path: Path)
 DIES = """
 import os, sys
 from pathlib import Path
-from runner.execute import run_cell
+from runner.train.session import run_cell
 from tests.runner.test_wandb import at_row
 run_cell(Path(sys.argv[1]), at_row(4, lambda: os._exit(9)))
 """
@@ -251,7 +251,7 @@ def test_signal_handlers_are_left_alone(tmp_path: Path) -> None:
 SWITCHES = """
 import os, sys
 from pathlib import Path
-from runner.execute import run_cell
+from runner.train.session import run_cell
 off, disabled, missing = map(Path, sys.argv[1:])
 assert run_cell(off)["status"] == "done"
 os.environ["WANDB_MODE"] = "disabled"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from runner import UserError
-from runner.cell import Cell
-from runner.config import compose
-from runner.execute import run_cell
+from runner.cells.cell import Cell
+from runner.compose.config import compose
 from runner.logs import open_logger, reach
+from runner.train.session import run_cell
 from tests.doubles import wandb_world
 
 SMALL = ("workload.batch_size=64", "workload.budget_samples=1920", "stop_at_target=false")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from runner.cell import Cell
-from runner.execute import run_cell
+from runner.cells.cell import Cell
+from runner.train.session import run_cell
 from tests.doubles import wandb_world
 from tests.doubles.wandb_server import Server
 from tests.doubles.wandb_world import KEY, offline_runs

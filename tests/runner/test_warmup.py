@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from runner.cell import Cell
-from runner.clock import CHARGED, Clock
-from runner.config import algorithm_names
-from runner.execute import run_cell
+from runner.cells.cell import Cell
+from runner.compose.config import algorithm_names
+from runner.train.clock import CHARGED, Clock
+from runner.train.session import run_cell
 from tests.doubles.first_times import FirstTimes, Key
 
 SAMPLE = ("adamw", "ema", "mesa", "quadratic", "refined_schedule", "rho_loss", "schedule_free_adamw")
@@ -54,7 +54,7 @@ def test_nothing_is_new_to_the_clock(name: str, workload: str, tmp_path: Path) -
 def test_a_later_phase_and_the_first_swap_are_warmed_up(tmp_path: Path, steps: int, new: set[str]) -> None:
     config = Cell.from_overrides([f"results_dir={tmp_path}", *SMALL_CELL, f"warmup_steps={steps}"]).config
     parts = {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}, "transform": {"_target_": LATE}}
-    config |= {"algorithm": {"_target_": "runner.composed.Composed", **parts}, "label": "late"}
+    config |= {"algorithm": {"_target_": "runner.parts.composed.Composed", **parts}, "label": "late"}
     charged, status = trained(Cell.from_config({key: config[key] for key in config if key != "id"}))
     assert status["status"] == "done"
     assert {"erfinv", "i0"} & {key.name for key in charged} == new

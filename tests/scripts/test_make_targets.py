@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.tables import load
+from runner.cells.tables import load
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["workload=breast_cancer", "workload.budget_samples=1920", "warmup_steps=0"]

@@ -162,7 +162,7 @@ def test_an_unknown_name_prepares_nothing_and_imports_nothing_heavy(tmp_path: Pa
 
 
 def test_all_means_those_with_real_data() -> None:
-    from runner import presets
+    from runner.compose import presets
     from scripts.prepare_data import _names, _parser
 
     names = _names(_parser().parse_args(["digits", "--all"]))

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runner.cell import Cell
-from runner.execute import run_cell
-from runner.launch import Launch
-from runner.slurm import queue
-from runner.slurm.options import SlurmOptions
-from runner.slurm.pack import CellSpec
-from runner.slurm.submit import submit
+from runner.cells import slurm_queue
+from runner.cells.cell import Cell
+from runner.cells.launches import Launch
+from runner.launch.slurm.options import SlurmOptions
+from runner.launch.slurm.pack import CellSpec
+from runner.launch.slurm.submit import submit
+from runner.train.session import run_cell
 from workloads.base import Data
 from workloads.embedded import Digits
 
@@ -50,7 +50,7 @@ def slurm(*line: str) -> str:
 
 
 def accounting() -> bool:
-    return "accounting_storage/none" not in queue.config_value("AccountingStorageType", "")
+    return "accounting_storage/none" not in slurm_queue.config_value("AccountingStorageType", "")
 
 
 class Devices(Digits):
@@ -89,7 +89,7 @@ class Experiment:
     def states(self) -> dict[str, str]:
         """The tasks in the queue."""
         assert self.launch is not None
-        found = queue.ask([self.launch])
+        found = slurm_queue.ask([self.launch])
         assert found.reason is None, found.reason
         return found.states
 

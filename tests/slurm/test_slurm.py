@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.cell import folder_state
-from runner.lock import holder
-from runner.slurm import queue
-from runner.slurm.signals import Requeues
+from runner.cells import slurm_queue
+from runner.cells.cell import folder_state
+from runner.cells.lock import holder
+from runner.launch.slurm.signals import Requeues
 from tests.slurm.cluster import LONG, Experiment, Needs, result, slurm
 
 PROBE = Path(__file__).parents[1] / "doubles" / "gpu_probe"  # torch's, on the nodes
@@ -130,18 +130,18 @@ def test_cancelled_cells_show_as_such(experiment: Experiment, kill: bool) -> Non
     (array,) = experiment.submit([first, second], cells_per_task=2, exclude=OTHERS)
     assert experiment.launch is not None
     experiment.until_training(first)
-    assert queue.alive([experiment.launch]) == {first.folder.path.name, second.folder.path.name}
+    assert slurm_queue.alive([experiment.launch]) == {first.folder.path.name, second.folder.path.name}
     if kill:
         # Without control groups SLURM may not find the worker, which then saves its cell as it is orphaned.
         kill_with_parent(int((holder(first.folder.path) or {})["pid"]))
-        queue.command(["scancel", "--signal=KILL", "--full", array])  # the job may be gone by then
+        slurm_queue.command(["scancel", "--signal=KILL", "--full", array])  # the job may be gone by then
     else:
-        assert queue.cancel([array]) is None
+        assert slurm_queue.cancel([array]) is None
     experiment.until_gone()
     experiment.until(lambda: folder_state(first.folder) != "running")
     assert folder_state(first.folder) == ("killed" if kill else "preempted")
     assert folder_state(second.folder) == "pending"
-    assert queue.alive([experiment.launch]) == set()
+    assert slurm_queue.alive([experiment.launch]) == set()
     assert first.folder.checkpoint_file.exists() != kill  # no checkpoint was due yet
     experiment.cells(count=2, samples=LONG)  # as the same command again would
     experiment.submit([first, second], cells_per_task=2, cpus_per_task=2, exclude=OTHERS)
@@ -151,7 +151,7 @@ def test_cancelled_cells_show_as_such(experiment: Experiment, kill: bool) -> Non
 
 def node_is_back() -> bool:
     """Resume the node, unless it has come back by itself."""
-    queue.command(["scontrol", "update", f"nodename={LOST}", "state=resume"])
+    slurm_queue.command(["scontrol", "update", f"nodename={LOST}", "state=resume"])
     return slurm("sinfo", "-h", "-n", LOST, "-o", "%T").strip() in ("idle", "mixed", "allocated")
 
 
@@ -184,7 +184,7 @@ def test_gpus_reach_the_workers(experiment: Experiment, device: str, monkeypatch
 
 
 def test_what_sbatch_refuses_is_one_line(experiment: Experiment) -> None:
-    from runner.errors import UserError
+    from runner.base.errors import UserError
 
     cells = experiment.cells()
     with pytest.raises(UserError, match=r"sbatch refused the job: .*partition"):

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from runner.cell import folder_state
-from runner.launch import launches
-from runner.records import CellFolder
-from runner.slurm import queue
+from runner.cells import slurm_queue
+from runner.cells.cell import folder_state
+from runner.cells.launches import launches
+from runner.contract.records import CellFolder
 from tests.conftest import ROOT
 from tests.slurm.cluster import LONG, SHORT, untimed
 
@@ -65,14 +65,15 @@ def test_submitting_returns_and_queued_cells_are_not_queued_twice(tmp_path: Path
     assert first.returncode == 0 and "3 cells in 3 tasks" in first.stderr, first.stderr
     experiment = tmp_path / "exp"
     try:
-        assert len(queue.alive(launches(experiment))) == 3
+        assert len(slurm_queue.alive(launches(experiment))) == 3
         second = launch(tmp_path, *SMALL, samples=LONG)
         assert second.returncode == 0 and "3 of 3 cells are in the queue already" in second.stderr
-        assert len(queue.ask(launches(experiment)).states) == 3
+        assert len(slurm_queue.ask(launches(experiment)).states) == 3
     finally:
-        assert queue.cancel([job["id"] for each in launches(experiment) for job in queue.jobs(each)]) is None
+        ids = [job["id"] for each in launches(experiment) for job in slurm_queue.jobs(each)]
+        assert slurm_queue.cancel(ids) is None
     end = time.monotonic() + 60
-    while queue.alive(launches(experiment)):
+    while slurm_queue.alive(launches(experiment)):
         assert time.monotonic() < end
         time.sleep(0.2)
 

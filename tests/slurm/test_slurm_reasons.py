@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from runner import UserError
-from runner.cell import Cell
-from runner.scheduler import Job, Silent
-from runner.slurm.watch import watch
+from runner.cells.cell import Cell
+from runner.launch.scheduler import Job, Silent
+from runner.launch.slurm.watch import watch
 from tests.slurm.cluster import Experiment
 from tests.slurm.test_slurm import OTHERS
 

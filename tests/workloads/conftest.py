@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from runner.build import build_part
-from runner.config import compose
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
 from workloads.base import TensorWorkload
 
 REPO = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.cost import Cost
-from runner.stream import Stream
+from runner.contract.cost import Cost
+from runner.contract.stream import Stream
 from workloads.augment import crop_flip, shift
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from runner.build import build_part
-from runner.config import compose
-from runner.errors import UserError, one_line
+from runner.base.errors import UserError, one_line
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
+from runner.contract.torchvision_compat import import_torchvision
 from workloads.augment import crop_flip
 from workloads.cifar import Cifar10, channel_statistics
 from workloads.resnet import BasicBlock, ResNet
-from workloads.torchvision_compat import import_torchvision
 
 ROWS = 20  # of a file
 FOLDER = "cifar-10-batches-py"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from workloads import datafiles
 from workloads.datafiles import STAMPS, check_file, obtain
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from runner import UserError, run
-from runner.cell import Cell
-from runner.config import compose
+from runner.cells.cell import Cell
+from runner.compose.config import compose
 
 HERE = "tests.workloads.test_foreign"
 CPU = torch.device("cpu")

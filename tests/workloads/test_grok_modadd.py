@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from algorithms.transforms.perpgrad import PerpGrad
-from runner import presets
-from runner.build import build_part
+from runner.base.errors import UserError
 from runner.check import WORKLOAD_CHECKS, run_workload_checks
 from runner.check.subjects import workload_subjects
-from runner.config import compose
-from runner.errors import UserError
+from runner.compose import presets
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
 from workloads.base import TensorWorkload
 from workloads.grok_modadd import pairs
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from runner.errors import UserError
-from runner.records import one_line
-from workloads.torchvision_compat import import_torchvision
+from runner.base.errors import UserError
+from runner.contract.records import one_line
+from runner.contract.torchvision_compat import import_torchvision
 from workloads.vision import IdxImages
 
 REPO = Path(__file__).parents[2]

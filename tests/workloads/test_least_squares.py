@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.task import Task
 from workloads.evaluation import Evaluation
 from workloads.least_squares import SIZES, draw_rows
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.errors import UserError
+from runner.base.errors import UserError
 from workloads.libsvm import MOST, line_of, read_rows, restrict, to_entries
 
 MIXED = b"""\

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.config import compose
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.task import Task
 from tests.conftest import ROOT
 from workloads.base import Data
 from workloads.evaluation import Evaluation

@@ -9,9 +9,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from runner.config import compose
-from runner.local import Inline
-from runner.start import run_grid
+from runner.compose.config import compose
+from runner.launch.local import Inline
+from runner.launch.start import run_grid
 from tests.workloads.test_logreg import DATA, random_rows, write
 
 Command = Callable[..., "CompletedProcess[str]"]

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from algorithms.objectives.trades import TRADES
 from runner import run
+from runner.base.errors import UserError
 from runner.check import WorkloadSubject, run_workload_check
 from runner.check.__main__ import main
-from runner.config import compose
-from runner.errors import UserError
-from runner.metrics import METRICS
+from runner.compose.config import compose
+from runner.contract.metrics import METRICS
 from tests.doubles.workloads import config
 from workloads.evaluation import Evaluation
 from workloads.splits import Split
@@ -206,7 +206,7 @@ def test_a_target_is_hit_where_the_metric_first_reaches_it(name: str, metric: st
 
 
 def test_what_moves_inputs_within_their_range_gives_its_reason(tables: Path) -> None:
-    from runner.build import build_part
+    from runner.contract.instantiate import build_part
 
     workload = build_part("workload", compose(["workload=own_classes"], [tables])["workload"], prefix="")
     workload.prepare(tables)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runner.config import compose
-from runner.source import source_hashes
+from runner.compose.config import compose
+from runner.provenance.source import source_hashes
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from runner.build import build_part
-from runner.config import compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
 from workloads.npz import NpzImages
 
 Arrays = dict[str, np.ndarray]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from runner.config import compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose.config import compose
 from workloads.base import TensorWorkload
 from workloads.options import noisy_labels, set_aside
 

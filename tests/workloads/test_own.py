@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from runner import UserError
-from runner.build import build_part
+from runner.contract.instantiate import build_part
 from workloads.own import OwnData
 
 HERE = "tests.workloads.test_own"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from runner.build import build_part
-from runner.config import compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
 from workloads import pydocs
 from workloads.text import LanguageModelling
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from runner.build import build_part
-from runner.config import compose
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
 from workloads.base import TensorWorkload
 from workloads.splits import Split
 from workloads.synthetic import SEED, SIZES, draw_images

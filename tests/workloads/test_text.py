@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.build import build_part
-from runner.config import compose
-from runner.errors import UserError, one_line
+from runner.base.errors import UserError, one_line
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
 from workloads import text
 from workloads.text import LanguageModelling, Source, WikiText2, windows
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workloads.torchvision_compat import import_torchvision
+from runner.contract.torchvision_compat import import_torchvision
 
 REPO = Path(__file__).parents[2]
 LOADABLE = Path(torch.__file__).parent / "lib" / "libtorch_global_deps.so"
@@ -32,7 +32,7 @@ def test_datasets_transforms_and_models_work_and_come_late():
         "import warnings; warnings.simplefilter('error')\n"
         "import workloads.vision, workloads.embedded\n"
         "print([m for m in ('torchvision', 'sklearn', 'pandas') if m in sys.modules])\n"
-        "from workloads.torchvision_compat import import_torchvision\n"
+        "from runner.contract.torchvision_compat import import_torchvision\n"
         "tv = import_torchvision(); assert import_torchvision() is tv\n"
         "import torch, torchvision.transforms.v2 as v2, torchvision.models\n"
         "image = torch.zeros(3, 8, 8, dtype=torch.uint8)\n"
@@ -62,7 +62,7 @@ def test_operators_are_defined_only_where_the_extension_is_missing(tmp_path: Pat
         "    if os.fork() == 0:\n"  # each case in a process of its own, torch imported once
         f"        sys.path.insert(0, {str(tmp_path)!r} + ('/fitting' if extension else '/unfitting'))\n"
         "        torch.version.cuda = cuda\n"
-        "        from workloads.torchvision_compat import import_torchvision\n"
+        "        from runner.contract.torchvision_compat import import_torchvision\n"
         "        print((extension, cuda, import_torchvision().defined), flush=True)\n"
         "        os._exit(0)\n"
         "    assert os.wait()[1] == 0\n"

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from runner.precision import specialise
-from runner.stream import Stream
-from runner.task import Task
+from runner.contract.precision import specialise
+from runner.contract.stream import Stream
+from runner.contract.task import Task
 from tests.tasks import make_info
 from workloads.transformer import Transformer
 

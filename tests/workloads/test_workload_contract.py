@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.seeding import cell_seed
-from runner.stream import decode
-from runner.task import Task
+from runner.contract.seeding import cell_seed
+from runner.contract.stream import decode
+from runner.contract.task import Task
 from workloads.base import Split
 from workloads.evaluation import Evaluation
 
@@ -182,7 +182,7 @@ def test_grid_and_budget_are_whole_numbers_of_default_batches(make, name: str):
     ],
 )
 def test_a_bad_value_is_named(make, change: dict, message: str):
-    from runner.errors import UserError
+    from runner.base.errors import UserError
 
     with pytest.raises(UserError, match=message):
         make("digits", **change)

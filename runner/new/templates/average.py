@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.norm import running_statistics
-from runner.task import Task
+from runner.contract.batch_norm import running_statistics
+from runner.contract.task import Task
 
 
 class MyMethod:

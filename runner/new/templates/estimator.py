@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from runner.batch import Batch
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.task import Task
 
 
 class MyMethod:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.algorithm import Algorithm
-from runner.batch import Info
-from runner.task import Task
+from runner.contract.algorithm import Algorithm
+from runner.contract.batch import Info
+from runner.contract.task import Task
 
 
 class MyMethod(Algorithm):

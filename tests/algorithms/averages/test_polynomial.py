@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from algorithms.averages.polynomial import Polynomial
-from runner.build import build_part
-from runner.composed import Composed
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, part_config, run_reference
 from tests.tasks import (
     assert_no_sync,

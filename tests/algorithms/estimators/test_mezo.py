@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from algorithms.estimators import mezo
 from algorithms.estimators.mezo import MeZO
-from runner.build import build_part
-from runner.composed import Composed
-from runner.config import compose
-from runner.norm import batch_norms
-from runner.task import Task
+from runner.compose.config import compose
+from runner.contract.batch_norm import batch_norms
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, flat, part_config, quad
 from tests.tasks import (
     assert_no_sync,

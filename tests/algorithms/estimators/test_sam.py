@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algorithms.estimators.sam import SAM
-from runner.build import build_part
-from runner.composed import Composed
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, part_config, quadratic
 from tests.tasks import assert_no_sync, assert_resumes, classification, conv_net, follow, from_problem, images
 

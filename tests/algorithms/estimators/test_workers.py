@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from algorithms.estimators.econtrol import EControl
 from algorithms.estimators.ef import EF
 from algorithms.estimators.ef21 import EF21
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.config import compose
-from runner.errors import UserError
-from runner.seeding import derive
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.contract.seeding import derive
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, part_config
 from tests.tasks import (
     assert_no_sync,

@@ -14,10 +14,10 @@ from torch import nn
 from algorithms.groups.adamw_mup_wd import AdamWMupWd
 from algorithms.optimizers.muon import Muon
 from algorithms.schedules.linear import Linear
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, Update, part_config, run_reference
 from tests.tasks import (
     assert_resumes,

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from algorithms.groups.no_decay_1d import NoDecay1d
-from runner.build import build_part
-from runner.composed import Composed
-from runner.task import Task
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import classification, conv_net, follow, images
 

@@ -11,8 +11,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from runner.composed import Composed
-from runner.task import Task
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.tasks import CLASSES, FEATURES, binary, classification, follow, language
 
 Literal = Callable[[Sequence[Tensor], int], Tensor]  # scores of the classes, class id -> loss of one entry

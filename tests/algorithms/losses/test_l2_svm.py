@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.losses.l2_svm import L2SVM
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import CLASSES, FEATURES, assert_no_sync, binary, classification, language, make_info, train
 

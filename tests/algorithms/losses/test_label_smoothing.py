@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from algorithms.losses.label_smoothing import LabelSmoothing
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, binary, classification, follow, language
 

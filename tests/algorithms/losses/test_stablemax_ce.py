@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from algorithms.losses.stablemax_ce import StableMaxCE, log_s
-from runner.build import build_part
-from runner.composed import Composed
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.algorithms.losses.literal import PROBLEMS, SGD, Y, Z, assert_follows
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, classification

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from algorithms.losses.taylor_softmax import TaylorSoftmax, numerator
-from runner.build import build_part
-from runner.composed import Composed
-from runner.kinds import KINDS
+from runner.contract.instantiate import build_part
+from runner.contract.kinds import KINDS
+from runner.parts.composed import Composed
 from tests.algorithms.losses.literal import PROBLEMS, SGD, Y, Z, assert_follows
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, classification

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from algorithms.losses.z_loss import ZLoss
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.algorithms.losses.literal import PROBLEMS, SGD, Y, Z, assert_follows
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, classification, make_info

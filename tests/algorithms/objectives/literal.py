@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.batch import Batch
-from runner.composed import Composed
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.algorithms.losses.literal import entries_of as entries_of
 from tests.tasks import CLASSES, FEATURES, binary, classification, follow, language
 

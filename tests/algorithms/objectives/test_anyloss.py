@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from algorithms.objectives.anyloss import AnyLoss
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import NoSync, assert_no_sync, binary, follow, make_info, make_task
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.objectives.mesa import MESA
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.algorithms.objectives.literal import (
     PROBLEMS,
     SGD,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from algorithms.objectives import mw_loss
 from algorithms.objectives.mw_loss import MWLoss, log_of_others, pairwise
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.algorithms.objectives.literal import SGD, Z, assert_follows
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, assert_resumes, binary, classification, make_info, make_task

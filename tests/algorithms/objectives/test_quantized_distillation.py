@@ -17,10 +17,10 @@ from algorithms.averages.polynomial import Polynomial
 from algorithms.objectives.quantized_distillation import QuantizedDistillation, quantise
 from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from algorithms.samplers.rho_loss import fit
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.algorithms.objectives.literal import (
     LR,
     PROBLEMS,

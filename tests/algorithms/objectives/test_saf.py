@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from algorithms.estimators.sam import SAM
 from algorithms.objectives._common import divergence
 from algorithms.objectives.saf import SAF
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.algorithms.objectives.literal import (
     SGD,
     ZT,

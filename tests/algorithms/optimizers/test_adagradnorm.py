@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from algorithms.optimizers.adagradnorm import AdaGradNorm
-from runner.build import build_part
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
 from tests.problems import PROBLEMS, Problem, Update, part_config, quad, run_optimizer, run_reference
 
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.optimizers._base import Base
-from runner.build import NOT_ARGUMENTS, build_part
+from runner.base.errors import UserError
 from runner.check.same import difference
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.contract.instantiate import NOT_ARGUMENTS, build_part
+from runner.parts.composed import Composed
 from tests.problems import CONF, PROBLEMS, Problem, continue_optimizer, flat, part_config, through_disk
 from tests.tasks import classification, normal, train
 

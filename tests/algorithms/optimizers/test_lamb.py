@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from algorithms.optimizers.lamb import Lamb
-from runner.build import build_part
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
 from tests.problems import (
     PROBLEMS,
     Problem,

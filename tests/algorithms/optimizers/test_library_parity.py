@@ -14,7 +14,7 @@ from algorithms.optimizers.diffgrad import DiffGrad
 from algorithms.optimizers.lars import Lars
 from algorithms.optimizers.lion import Lion
 from algorithms.optimizers.prodigy import Prodigy
-from runner.build import build_part
+from runner.contract.instantiate import build_part
 from tests.problems import PROBLEMS, Make, Problem, part_config, run_optimizer
 
 LIBRARIES = {"pytorch_optimizer": "4.1.0", "prodigyopt": "1.1.2"}

@@ -9,9 +9,9 @@ import torch
 
 from algorithms.optimizers.momo_adam import MomoAdam
 from algorithms.wrappers.mechanic import Mechanic
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import (
     PROBLEMS,
     Problem,

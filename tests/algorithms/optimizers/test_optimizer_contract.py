@@ -14,8 +14,8 @@ from algorithms.optimizers.lion import Lion
 from algorithms.optimizers.nadamw import NadamW
 from algorithms.optimizers.prodigy import Prodigy
 from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
-from runner.build import build_part
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
 from tests.problems import PROBLEMS, Problem, assert_resumes, continue_optimizer, flat, part_config, quad
 from tests.tasks import NoSync
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from algorithms.averages.ema import EMA
 from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
-from runner.build import build_part
-from runner.composed import Composed
-from runner.config import compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import (
     PROBLEMS,
     Problem,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from runner.build import build_part
+from runner.contract.instantiate import build_part
 from tests.problems import PROBLEMS, Problem, Update, part_config, run_optimizer, run_reference
 
 

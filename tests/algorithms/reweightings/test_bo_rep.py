@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.reweightings.bo_rep import BORep
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.stream import Stream
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.contract.stream import Stream
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import (
     CLASSES,

@@ -14,10 +14,10 @@ from torch import nn
 from algorithms.estimators.sam import SAM
 from algorithms.reweightings._common import place
 from algorithms.reweightings.linupper import LinUpper
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.task import Task
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import (
     CLASSES,

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from algorithms.reweightings.extremes import Extremes
 from algorithms.reweightings.quadratic import Quadratic
-from runner.batch import Batch
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.batch import Batch
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, assert_resumes, binary, classification, follow, language
 

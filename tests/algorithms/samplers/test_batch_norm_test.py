@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from algorithms.optimizers.adagradnorm import AdaGradNorm
 from algorithms.samplers.batch_norm_test import BatchNormTest, moments, wanted
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import assert_resumes, binary, classification, follow, language, make_info, meters, normal
 

@@ -9,9 +9,9 @@ import torch
 
 from algorithms.estimators.ef import EF
 from algorithms.samplers.label_shards import LabelShards
-from runner.build import build_part
-from runner.composed import Composed
-from runner.seeding import derive
+from runner.contract.instantiate import build_part
+from runner.contract.seeding import derive
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, assert_resumes, classification, make_info, meters
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from algorithms.losses.label_smoothing import LabelSmoothing
 from algorithms.samplers.rho_loss import RhoLoss, fit, score
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.stream import Stream
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.stream import Stream
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import (
     FEATURES,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from algorithms.samplers.uniform import Uniform
-from runner.build import build_part
-from runner.composed import Composed
-from runner.seeding import derive
-from runner.stream import Stream
+from runner.contract.instantiate import build_part
+from runner.contract.seeding import derive
+from runner.contract.stream import Stream
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import assert_no_sync, assert_resumes, classification, follow, make_info
 

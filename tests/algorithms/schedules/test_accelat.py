@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from algorithms.schedules.accelat import AccelAT
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, part_config, run_reference, through_disk
 from tests.tasks import classification, from_problem, normal, train
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.build import build_part
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
 from tests.problems import part_config
 from tests.tasks import BATCH, BUDGET, classification
 

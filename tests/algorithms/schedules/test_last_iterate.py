@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from algorithms.schedules.last_iterate import LastIterate
-from runner.build import build_part
-from runner.composed import Composed
-from runner.config import compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, Update, part_config, run_reference
 from tests.tasks import BATCH, BUDGET, classification, follow, from_problem, make_info
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from algorithms.schedules.linear import Linear
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import BATCH, BUDGET, classification
 

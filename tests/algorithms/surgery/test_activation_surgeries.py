@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from algorithms.surgery.maxmin import BjorckLinear, GroupSort, MaxMin, bjorck
 from algorithms.surgery.polyrelu import PolyReLU, PolyReLUSurgery
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import (
     assert_no_sync,

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algorithms.surgery.tract import TrAct, TrActConv2d, TrActLinear, tract_gradient
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.precision import specialise
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.precision import specialise
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import part_config
 from tests.tasks import (
     assert_no_sync,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from algorithms.transforms.clip_norm import ClipNorm
-from runner.build import build_part
-from runner.composed import Composed
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, part_config, run_reference
 from tests.tasks import assert_no_sync, assert_resumes, classification, follow, from_problem, normal
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms.transforms.coord_clip import CoordClip
-from runner.build import build_part
-from runner.composed import Composed
+from runner.contract.instantiate import build_part
+from runner.parts.composed import Composed
 from tests.problems import PROBLEMS, Problem, part_config, run_reference
 from tests.tasks import NoSync, assert_no_sync, assert_resumes, classification, follow, from_problem
 

@@ -15,14 +15,15 @@ from torch import nn
 
 from algorithms.algoperf.state import Unheld, held, restored
 from algorithms.whole.algoperf import AlgoPerf
-from runner import UserError, allowances
-from runner.cell import Cell
-from runner.config import compose
-from runner.errors import Complete
-from runner.execute import run_cell
-from runner.norm import running_statistics
-from runner.switches import read
-from runner.task import Task
+from runner import UserError
+from runner.base.errors import Complete
+from runner.cells.cell import Cell
+from runner.compose.config import compose
+from runner.contract.batch_norm import running_statistics
+from runner.contract.task import Task
+from runner.machine.switches import read
+from runner.provenance import allowances
+from runner.train.session import run_cell
 from tests.small_cells import evaluations, interrupted, submitted
 from tests.tasks import (
     BATCH,

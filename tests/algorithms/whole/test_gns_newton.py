@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from algorithms.whole import gns_newton
 from algorithms.whole.gns_newton import GNSNewton, exact_hessian, gauss_newton, solve
-from runner.build import build_part
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
 from tests.problems import CONF
 from tests.tasks import (
     CLASSES,

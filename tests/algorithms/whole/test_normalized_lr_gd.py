@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.whole.normalized_lr_gd import NormalizedLRGD
-from runner.build import build_part
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
 from tests.problems import CONF
 from tests.tasks import NoSync, make_info, make_task
 

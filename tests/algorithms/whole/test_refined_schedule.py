@@ -14,10 +14,10 @@ from algorithms.optimizers.dog import DoG
 from algorithms.schedules.linear import Linear
 from algorithms.transforms.clip_norm import ClipNorm
 from algorithms.whole.refined_schedule import RefinedSchedule, refine, smoothed
-from runner.build import build_part
-from runner.config import compose
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.compose.config import compose
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
 from tests.problems import PROBLEMS, Problem, run_reference
 from tests.tasks import (
     assert_no_sync,

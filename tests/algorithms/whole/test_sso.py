@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.whole.sso import SSO, Surrogate
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import CONF
 from tests.tasks import (
     CLASSES,

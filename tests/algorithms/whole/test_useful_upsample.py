@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from algorithms.averages.ema import EMA
 from algorithms.whole.useful_upsample import UsefulUpsample, predictions, slow_cluster, two_means
-from runner.composed import Composed
-from runner.task import Task
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.tasks import (
     CLASSES,
     FEATURES,

@@ -22,10 +22,10 @@ from algorithms.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from algorithms.wrappers import wgsef
 from algorithms.wrappers.mechanic import Mechanic
 from algorithms.wrappers.wgsef import WGSEF, rows, shares
-from runner.build import build_part
-from runner.composed import Composed
-from runner.errors import UserError
-from runner.task import Task
+from runner.base.errors import UserError
+from runner.contract.instantiate import build_part
+from runner.contract.task import Task
+from runner.parts.composed import Composed
 from tests.problems import flat, part_config, quad
 from tests.tasks import assert_no_sync, assert_resumes, classification, follow, images, language, make_info
 

@@ -1,4 +1,4 @@
-"""On a PYTHONPATH: :mod:`runner.gpu_probe` finds a torch that knows the GPUs that the environment names."""
+"""On a PYTHONPATH: :mod:`runner.machine.gpu_probe` finds a torch that knows the GPUs of the environment."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ class Torch(types.ModuleType):
         return types.SimpleNamespace(sum=lambda: types.SimpleNamespace(item=lambda: 2.0))
 
 
-if "runner.gpu_probe" in sys.orig_argv:
+if "runner.machine.gpu_probe" in sys.orig_argv:
     sys.modules["torch"] = Torch("torch")

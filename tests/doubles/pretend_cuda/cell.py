@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
     library.load()
 
-from runner.execute import run_cell
+from runner.train.session import run_cell
 from tests.doubles.pretend_cuda import device
 from tests.small_cells import evaluations, interrupted, submitted
 

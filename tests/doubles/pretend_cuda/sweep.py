@@ -27,14 +27,14 @@ from runner.check.subject import Subject
 from runner.check.subjects import SMALL, small_workload, subjects
 from runner.check.syncs import LAZY
 from runner.check.trial import Pieces, train
-from runner.config import algorithm_names
+from runner.compose.config import algorithm_names
 from tests.doubles.pretend_cuda import device
 from tests.doubles.pretend_cuda.log import EVENTS, Event, asked_from
 
 STEPS, INTERRUPTED = 8, 5
 ROWS = 8  # of a batch
 PLAIN = {
-    "_target_": "runner.composed.Composed",
+    "_target_": "runner.parts.composed.Composed",
     "optimizer": {"_target_": "tests.doubles.clean.Momentum"},
     "schedule": {"_target_": "algorithms.schedules.cosine.Cosine"},
 }

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from runner.analysis.crossing import certified, median_bound, p_above, passes_from
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.stats.crossing import certified, median_bound, p_above, passes_from
 from scripts.sim_statistics import Curves, certify, claims, first_pass, held
 
 MISS = math.inf

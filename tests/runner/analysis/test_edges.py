@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from tuning_tables import MISS, draws, one_study, trials
 
-from runner.analysis.axes import Axis
-from runner.analysis.edges import edges
-from runner.analysis.widen import grid, overrides
-from runner.config import algorithm_names, compose
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.compose.config import algorithm_names, compose
+from runner.stats.axes import Axis
+from runner.stats.edges import edges
+from runner.stats.widen import grid, overrides
 
 LR = "optimizer.lr"
 SPACE: dict[str, dict[str, Any]] = {LR: {"min": 1e-4, "max": 3e-2, "scale": "log"}}

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from tuning_tables import MISS, trials
 
-from runner.analysis.one_setting import best_setting, one_setting, one_setting_by_workload, workloads_needed
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.stats.one_setting import best_setting, one_setting, one_setting_by_workload, workloads_needed
 
 
 def runs(times: dict[str, list[float]], **columns: object) -> pd.DataFrame:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from runner.analysis import signed_rank
-from runner.analysis.pairs import compare, log_ratios, more_studies, neighbours, p_of, shares_points
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.stats import signed_rank
+from runner.stats.pairs import compare, log_ratios, more_studies, neighbours, p_of, shares_points
 from scripts.sim_statistics import Truth, board_covered, covered, separated
 
 MISS = math.inf

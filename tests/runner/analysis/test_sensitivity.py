@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from tuning_tables import MISS, draws, one_study, trials, within
 
-from runner.analysis.axes import Axis, axes
-from runner.analysis.importance import importance
-from runner.analysis.sensitivity import good_region, map_axes, sensitivity_map
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.stats.axes import Axis, axes
+from runner.stats.importance import importance
+from runner.stats.sensitivity import good_region, map_axes, sensitivity_map
 
 LR = "optimizer.lr"
 SPACE: dict[str, dict[str, Any]] = {LR: {"min": 1e-4, "max": 1.0, "scale": "log"}}

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from tuning_tables import MISS, draws, one_study, trials, within
 
-from runner.analysis.best_metric import expected_best
-from runner.analysis.tuning import hit_curves, hit_probability, marks, subset_cdf, tuning_cost
-from runner.errors import UserError
+from runner.base.errors import UserError
+from runner.stats.best_metric import expected_best
+from runner.stats.tuning import hit_curves, hit_probability, marks, subset_cdf, tuning_cost
 
 
 def at(frame: pd.DataFrame, k: int) -> pd.Series:

@@ -39,7 +39,7 @@ def test_ones_own_rows_beside_the_published_ones(board: Path, capsys: Capture, n
         ("digits", "lion"): [9.0],
         ("x", "mine"): [1.0],
     }
-    write_grid(Path("results/mine"), mine, ruleset="external_tuning", sources={"runner.loop": "other"})
+    write_grid(Path("results/mine"), mine, ruleset="external_tuning", sources={"runner.train.loop": "other"})
     said = shown(capsys, name)
     assert said.row("mine")[0] == "1" and {"adamw", "lion", "lion (mine)"} <= {
         r.split("|")[2].strip() for r in said.lines if r.count("|") > 3

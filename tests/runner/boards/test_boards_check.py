@@ -11,8 +11,8 @@ import pytest
 from published_boards import Capture, checked, contents, edit, grid, here, published, record
 
 from runner import score
+from runner.base.files import append_line
 from runner.boards import publish
-from runner.files import append_line
 from tests.experiments import Said, refusal
 
 __all__ = ["here"]  # a fixture that is used by every test

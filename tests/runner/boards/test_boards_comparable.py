@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from runner import score
-from runner.scoring.comparable import Difference, data_kind, differences, parts, titles, twins
+from runner.stats.comparable import Difference, data_kind, differences, parts, titles, twins
 from tests.experiments import Said, call, refusal, write_cell
 
 Capture = pytest.CaptureFixture[str]
@@ -101,8 +101,8 @@ ALWAYS = [
     ("budget", {"budget": 2000}, {"budget": 4000}, "budget of digits is 2000 (1 cell: "),
     ("precision", {"precision": "fp32"}, {"precision": "bf16"}, "precision of digits is bf16 (1 cell: "),
     ("minimize", {"minimize": False}, {"minimize": True}, "minimize of digits is False (1 cell: "),
-    ("source", {"source": "s1", "sources": {"runner.loop": "1", "x": "1"}},
-     {"source": "s2", "sources": {"runner.loop": "2", "y": "1"}}, "source (runner.loop) is 1 (1 cell: "),
+    ("source", {"source": "s1", "sources": {"runner.x": "1", "x": "1"}},
+     {"source": "s2", "sources": {"runner.x": "2", "y": "1"}}, "source (runner.x) is 1 (1 cell: "),
 ]  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def test_unlike_goals_of_unlike_workloads_are_no_difference(tmp_path: Path, caps
 def test_unfinished_cells_are_never_unlike(tmp_path: Path, capsys: Capture) -> None:
     pair(tmp_path, {}, {})
     write_cell(tmp_path, "b", study=1, status="failed", targets="v2", precision="bf16", source="other",
-               sources={"runner.loop": "0"})  # fmt: skip
+               sources={"runner.train.loop": "0"})  # fmt: skip
     scored(capsys, tmp_path, "--by", "seconds")
 
 

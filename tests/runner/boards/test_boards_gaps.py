@@ -14,12 +14,12 @@ import pytest
 
 from runner import retry, score
 from runner.__main__ import main as launch
-from runner.cell import Cell
-from runner.commands import places as put_into
-from runner.files import write_json
-from runner.launch import launches
-from runner.lock import this_process
-from runner.scoring.complete import blocks, holes, ranges
+from runner.base.files import write_json
+from runner.cells.cell import Cell
+from runner.cells.launches import launches
+from runner.cells.lock import this_process
+from runner.compose.commands import places as put_into
+from runner.stats.complete import blocks, holes, ranges
 from tests.experiments import Said, call, commands, refusal, write_cell, write_grid
 
 Capture = pytest.CaptureFixture[str]
@@ -115,7 +115,7 @@ STATES = {
     "killed": ({"status": "running"}, "retry"),  # says that it runs, and nobody works on it
     "preempted": ({"status": "preempted"}, "retry"),
     "pending": ({"status": "pending"}, "retry"),
-    "stale": ({"source": "s", "sources": {"runner.loop": "before"}}, "retry"),
+    "stale": ({"source": "s", "sources": {"runner.train.loop": "before"}}, "retry"),
 }
 
 

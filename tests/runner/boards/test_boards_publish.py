@@ -108,7 +108,7 @@ def test_a_new_algorithm_is_a_new_version_even_the_baseline(capsys: Capture) -> 
 
 
 def test_that_the_source_has_changed_since_is_no_fact_of_the_board(capsys: Capture) -> None:
-    stale = {"source": "s", "sources": {"runner.loop": "before"}}
+    stale = {"source": "s", "sources": {"runner.train.loop": "before"}}
     folder = grid(times={("digits", "a"): [1000], ("digits", "b"): [2000]}, **stale)
     board = published(capsys, folder)
     assert "2 stale" in scored(capsys, folder).lines[0]

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from runner.base.errors import UserError
 from runner.boards.board import Board, boards, flat
 from runner.boards.render import markdown, show
 from runner.boards.rules import Rules, unit_of, variants_of
 from runner.boards.sheets import LEVEL, number, percent, rough, sheets_of
-from runner.errors import UserError
 
 NAN, MISS = math.nan, math.inf
 

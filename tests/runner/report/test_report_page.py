@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from report_tables import EVIL, Page, degenerate, inputs, tables
 
+from runner.base.errors import UserError
 from runner.boards.board import Board, boards
 from runner.boards.inputs import Inputs, read, write_boards
 from runner.boards.publish import publish
 from runner.boards.rules import Rules
-from runner.config import compose
-from runner.errors import UserError
+from runner.compose.config import compose
 from runner.report import write, write_folder
 from runner.report.__main__ import main
-from runner.scoring import medians, study_times
+from runner.stats import medians, study_times
 from tests.experiments import call, refusal, write_cell, write_grid
 
 HEADINGS = [

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scoring_tables import MISS, UNFINISHED, cells, one_trial
 
-from runner.errors import UserError
-from runner.scoring import board, by_workload
+from runner.base.errors import UserError
+from runner.stats import board, by_workload
 
 FRONT = "rank label score low high hit_rate workloads_hit speedup speedup_low speedup_high speedup_workloads"
 FRONT += " rank_stability leave_one_out studies trials too_few"

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from scoring_tables import MISS, one_trial
 
-from runner.errors import UserError
-from runner.scoring import bootstrap, medians, scores, speedup, study_times
-from runner.scoring.resampling import resampled
-from runner.scoring.stability import ranks
-from runner.scoring.times import studies
+from runner.base.errors import UserError
+from runner.stats import bootstrap, medians, scores, speedup, study_times
+from runner.stats.resampling import resampled
+from runner.stats.stability import ranks
+from runner.stats.times import studies
 
 STUDIES = {
     ("v", "a"): [10, 11, 14, 12, MISS],
@@ -80,7 +80,7 @@ def test_same_seed_same_result_whatever_the_order_and_the_chunks(monkeypatch: py
     first = bootstrap(table(), 100, seed=1)
     pd.testing.assert_frame_equal(bootstrap(table().sample(frac=1, random_state=0), 100, seed=1), first)
     assert not bootstrap(table(), 100, seed=2).equals(first)
-    monkeypatch.setattr("runner.scoring.resampling.CHUNK", 42)
+    monkeypatch.setattr("runner.stats.resampling.CHUNK", 42)
     pd.testing.assert_frame_equal(bootstrap(table(), 100, seed=1), first)
 
 

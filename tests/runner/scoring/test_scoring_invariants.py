@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring_tables import MISS, UNFINISHED, cells
 
-from runner.scoring import board, by_workload
+from runner.stats import board, by_workload
 
 FEW = settings(deadline=None, max_examples=10)
 TIME = st.one_of(st.integers(1, 40).map(float), st.just(MISS), st.just(UNFINISHED))

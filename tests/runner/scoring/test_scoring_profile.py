@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scoring_tables import MISS, cells, times
 
-from runner.errors import UserError
-from runner.scoring import leave_one_out, medians, profile, scores, study_times
+from runner.base.errors import UserError
+from runner.stats import leave_one_out, medians, profile, scores, study_times
 
 V06 = Path(__file__).parent / "data" / "v06_trials.csv.gz"
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scoring_tables import MISS, UNFINISHED, cells, one_trial, times
 
-from runner.errors import UserError
-from runner.scoring import hit_rates, medians, speedup, spreads, study_times
+from runner.base.errors import UserError
+from runner.stats import hit_rates, medians, speedup, spreads, study_times
 
 
 def picked(*rows: tuple, pick: str = "time") -> dict[int, float]:

@@ -1,1 +1,0 @@
-"""What a reader asks beside the scores: comparisons, crossings, tuning, sensitivity; tables in and out."""

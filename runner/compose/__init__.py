@@ -1,0 +1,1 @@
+"""From overrides to the resolved config of a cell."""

@@ -1,0 +1,1 @@
+"""Algorithms put together from parts, the project's own and those from elsewhere."""
