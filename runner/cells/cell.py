@@ -21,6 +21,7 @@ from runner.cells.tables import hyperparameters
 from runner.compose.config import compose
 from runner.compose.labels import UNNAMED, slug
 from runner.compose.overrides import cell_overrides
+from runner.contract.moved import as_ever
 from runner.contract.records import FINISHED, CellFolder
 from runner.contract.seeding import cell_seed
 from runner.provenance import data_files, git, source, trust
@@ -236,7 +237,7 @@ def identity(config: Mapping[str, Any]) -> str:
     """The cell id: a hash of the resolved config less where to log and where to run."""
     kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     kept["workload"] = {key: value for key, value in config["workload"].items() if key not in UNNAMED}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(as_ever(kept), sort_keys=True).encode()).hexdigest()[:10]
 
 
 def experiment_folder(config: Mapping[str, Any]) -> Path:

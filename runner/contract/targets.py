@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from runner.contract.moved import present
+
 PLAIN = ("torch", "runner", "algorithms", "workloads")  # packages that need nothing before they are imported
 
 
@@ -23,7 +25,7 @@ def locate(target: str) -> Any:
         from runner.contract.torchvision_compat import mend_torchvision
 
         mend_torchvision()
-    return get_object(target)
+    return get_object(present(target))
 
 
 def arguments(function: Any) -> Mapping[str, inspect.Parameter]:

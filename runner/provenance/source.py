@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.base.paths import ROOT, is_ours
+from runner.contract.moved import present
 from runner.provenance import allowances, data_files, scripts
 
 ENTRY = "runner.train.session"  # what a worker runs
@@ -114,7 +115,7 @@ def targets(tree: Any) -> Iterator[str]:
     """Modules named by the ``_target_`` keys of a config."""
     if isinstance(tree, Mapping):
         if isinstance(tree.get("_target_"), str):
-            yield tree["_target_"].rpartition(".")[0]
+            yield present(tree["_target_"]).rpartition(".")[0]
         for value in tree.values():
             yield from targets(value)
 

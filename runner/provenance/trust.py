@@ -24,6 +24,7 @@ from typing import Any
 
 from runner.base.errors import UserError, one_line
 from runner.base.paths import is_ours, shown
+from runner.contract.moved import present
 from runner.contract.placeholders import is_placeholder
 from runner.contract.targets import locate
 from runner.provenance import allowances, scripts
@@ -148,7 +149,7 @@ def targets(tree: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, what it names) of every ``_target_`` in a config, whatever is written there."""
     if isinstance(tree, Mapping):
         if "_target_" in tree:
-            yield where or "config", tree["_target_"]
+            yield where or "config", present(tree["_target_"])
         for key, value in tree.items():
             yield from targets(value, f"{where}.{key}".lstrip("."))
     elif isinstance(tree, (list, tuple)):
