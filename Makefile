@@ -1,14 +1,15 @@
 # make demo   install, run four algorithms on the embedded workloads, print the leaderboard
-# make test   install, run the tests
+# make test   install, run the tests; HYDRA=pre: with the next Hydra, in an environment of its own
 PYTHON ?= python3
-VENV   := .venv
+HYDRA  :=
+VENV   := .venv$(if $(HYDRA),-hydra-$(HYDRA))
 BIN    := $(VENV)/bin
 DEMO   := results/demo
 # Byte code is compiled when a module is first used, and kept: half of the installation time otherwise.
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all lint install install-dev clean-results
+.PHONY: demo test test-all lint docs install install-dev clean-results
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -24,6 +25,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+ifeq ($(HYDRA),pre)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --pre --upgrade hydra-core omegaconf
+endif
 	@touch $@
 
 demo: install
@@ -40,6 +44,9 @@ lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: install-dev
+	$(BIN)/python -m mkdocs build --strict
 
 clean-results:
 	@read -p "Delete every experiment under results/ but the published leaderboards? [y/N] " a; \
