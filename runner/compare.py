@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.base.cli import leave
+from runner.base.cli import add_json, leave, print_json
 from runner.base.errors import UserError, nearest, one_line
 from runner.base.paths import expanded
 from runner.compose.values import UNITS
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--level", type=float, default=0.95, metavar="P", help="of verdicts and intervals (0.95)")
     add("--csv", type=expanded, metavar="FILE", help="write all numbers there")
     add("--allow-mixed", action="store_true", help="compare cells that cannot be compared, and say so")
+    add_json(parser)
     return parser
 
 
@@ -79,6 +80,9 @@ def _compare(options: argparse.Namespace) -> None:
         )
     if options.csv:
         _write(options.csv, [(part.title, comparison) for part, _, comparison in found])
+    if options.json:
+        print_json([as_json(*one) for one in found])
+        return
     console = Console(highlight=False)
     for part, notices, comparison in found:
         if len(found) > 1:
@@ -138,6 +142,12 @@ def rows_of(comparison: Comparison) -> pd.DataFrame:
     for place, (name, value) in enumerate(facts.items(), start=2):
         frame.insert(place, name, value)
     return frame
+
+
+def as_json(part: Part, notices: Sequence[str], comparison: Comparison) -> dict[str, Any]:
+    """The comparison on one part of the table, for a program: what :class:`Comparison` holds."""
+    facts = {"board": part.title, "notices": notices, **vars(comparison)}
+    return facts | {"workloads": _records(comparison.workloads)}
 
 
 def _write(path: Path, found: Iterable[tuple[str, Comparison]]) -> None:

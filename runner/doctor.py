@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import secrets
 import shutil
@@ -15,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from runner.base.cli import leave
+from runner.base.cli import add_json, leave, print_json
 from runner.base.errors import one_line
 from runner.base.paths import expanded
 from runner.machine import gpus
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = Asked(options.results_dir, options.data_dir, pool.submit(gpus.find))
         found = [finding for check in CHECKS for finding in _answers(check, asked)]
     if options.json:
-        print(json.dumps([finding._asdict() for finding in found], indent=2))
+        print_json([finding._asdict() for finding in found])
     else:
         _show(found)
     return int(any(finding.status == "wrong" for finding in found))
@@ -81,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--data-dir", type=expanded, default=Path(os.environ.get("BENCH_DATA", "data")), metavar="FOLDER",
         help="where data lies (BENCH_DATA, else data)")  # fmt: skip
-    add("--json", action="store_true", help="for programs")
+    add_json(parser)
     return parser
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from runner.base.cli import leave
+from runner.base.cli import add_json, leave, print_json
 from runner.base.errors import UserError, one_line
 from runner.base.paths import expanded
 from runner.compose.commands import command
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--publish", action="store_true", help="freeze the board in results/leaderboards/<name>/")
     add("--as", dest="name", metavar="NAME", help="publish under this name (the experiment's)")
     add("--check", action="store_true", help="score a published board again and compare every number")
+    add_json(parser)
     return parser
 
 
@@ -85,14 +86,19 @@ def _score(options: argparse.Namespace) -> int:
         made, top = publish.marked(made, inputs.folder), [*top, *publish.disputes(inputs.folder)]
     else:
         writable = writable and _written(write_boards, inputs, made)
-    render.show(made, top, inputs.missing, Console(highlight=False, emoji=False))
+    if not options.json:
+        render.show(made, top, inputs.missing, Console(highlight=False, emoji=False))
+    messages = sys.stderr if options.json else sys.stdout
     if inputs.kind != "published" and writable and not options.no_report:
         from runner.report import write
 
-        print(f"report: {write(inputs, made)}")
+        print(f"report: {write(inputs, made)}", file=messages)
     if options.publish or options.name:
         for line in publish.publish(inputs, made, options.name):
-            print(line)
+            print(line, file=messages)
+    if options.json:
+        print_json({"folder": inputs.folder, "notices": top, "missing": inputs.missing,
+                    "boards": [board.as_json(one) for one in made]})  # fmt: skip
     return 0
 
 
@@ -167,6 +173,9 @@ def _check(options: argparse.Namespace) -> int:
     from runner.boards.publish import check
 
     wrong = check(options.folder)
+    if options.json:
+        print_json({"folder": options.folder, "holds": not wrong, "differences": wrong})
+        return 1 if wrong else 0
     for line in wrong:
         print(line)
     if not wrong:

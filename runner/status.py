@@ -5,7 +5,6 @@ the folder; on a terminal the table stays and follows until nothing runs any mor
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from runner.base.cli import leave
+from runner.base.cli import add_json, leave, print_json
 from runner.base.errors import UserError, one_line
 from runner.base.paths import expanded
 from runner.base.terminal import Console
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         trust.allow(options.allow)
         if not (options.folder / "cells").is_dir() and (found := experiments(options.folder)):
-            console.print(_overview(options.folder, found))
+            _show_all(options.folder, found, options.json, console)
         else:
             _show(options, console)
     except UserError as error:
@@ -70,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=expanded, help="results/<name>; results alone lists the experiments")
     parser.add_argument("--once", action="store_true", help="one look, on a terminal too")
     parser.add_argument("--watch", type=_seconds, metavar="SECONDS", help="look again every so often")
-    parser.add_argument("--json", action="store_true", help="everything, for a program")
+    add_json(parser)
     parser.add_argument(
         "--check", action="store_true", help="read every evaluation and checkpoint for damage"
     )
@@ -97,7 +96,7 @@ def _show(options: argparse.Namespace, console: Console) -> None:
         return view
 
     if options.json:
-        print(json.dumps(as_json(now()), indent=1, default=str))
+        print_json(as_json(now()))
     elif options.once or not (console.is_terminal or options.watch):
         console.print(render(now(), options.cells), soft_wrap=not console.is_terminal)
     elif console.is_terminal:
@@ -105,6 +104,14 @@ def _show(options: argparse.Namespace, console: Console) -> None:
     else:
         for view in _looks(now, options.watch):
             console.print(render(view, options.cells), "", soft_wrap=True)
+
+
+def _show_all(results: Path, found: Sequence[Path], as_json: bool, console: Console) -> None:
+    """The experiments of a folder, each in a line."""
+    if as_json:
+        print_json([{"experiment": str(path), "counts": look(path).counts} for path in found])
+    else:
+        console.print(_overview(results, found))
 
 
 def damaged_checkpoints(cells: Iterable[Seen]) -> Iterator[str]:

@@ -1,17 +1,26 @@
-"""How a command begins and ends: Ctrl-C, a reader that has gone (``| head``), a full disk, closed streams."""
+"""How a command begins and ends: Ctrl-C, a reader that has gone (``| head``), a full disk, closed streams.
+
+And what it prints for programs (``--json``).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import IO, Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from runner.base.errors import UserError
 from runner.base.plain import plain
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 
@@ -48,6 +57,31 @@ def open_streams() -> None:
             os.set_inheritable(handle, True)  # workers have the same three
         os.close(handle)
     sys.stdout, sys.stderr = Output.of(sys.stdout, 1), Messages.of(sys.stderr, 2)
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """Give a command ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document; NaN and infinities are null, paths and the like are text.
+
+    Args:
+        document: mappings, lists and scalars, numpy's too; dataclasses are objects.
+    """
+    print(json.dumps(_strict(document), indent=1, allow_nan=False, default=str))
+
+
+def _strict(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _strict(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(inner) for inner in value]
+    value = getattr(value, "item", lambda: value)()  # a scalar of numpy's
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Stream(io.TextIOWrapper):

@@ -133,6 +133,14 @@ def flat(made: Sequence[Board]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def as_json(board: Board) -> dict[str, Any]:
+    """A board for a program: what :class:`Board` holds, its tables as lists of rows."""
+    plain = {name: getattr(board, name) for name in ("title", "data", "ruleset", "open_division", "cells")}
+    tables = {name: getattr(board, name).to_dict("records") for name in ("ranking", "workloads")}
+    more = {"goals": board.goals, "marks": board.marks, "notices": board.notices}
+    return {**plain, "rules": board.rules.to_dict(), **more, **tables}
+
+
 def _made(part: Part, rules: Rules, sources: Sources | None, fixed: Sequence[str] | None) -> Board:
     _refuse_twins(part.cells)
     notices = _unlike(part.cells, rules, sources)

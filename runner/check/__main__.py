@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 
-from runner.base.cli import leave
+from runner.base.cli import add_json, leave, print_json
 from runner.base.errors import UserError, nearest
 from runner.base.paths import expanded, own_folders
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_intermixed_args(argv)
     try:
-        return _listing() if arguments.list else _run(arguments)
+        return _listing(arguments.json) if arguments.list else _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -50,15 +51,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list the checks and leave")
     parser.add_argument("--only", metavar="NAMES", help="run these checks alone, names by commas")
+    add_json(parser)
     parser.add_argument("--config-dir", "-cd", action="append", default=own_folders(), type=expanded,
                         help="a folder of your own presets, parts and workloads")  # fmt: skip
     return parser
 
 
-def _listing() -> int:
+def _listing(as_json: bool) -> int:
     from runner.check.families import ALGORITHMS, WORKLOADS
     from runner.check.suite import summary
 
+    if as_json:
+        print_json({family.name: {name: summary(check) for name, check in family.checks.items()}
+                    for family in (ALGORITHMS, WORKLOADS)})  # fmt: skip
+        return 0
     width = max(map(len, (*ALGORITHMS.checks, *WORKLOADS.checks)))
     for family in (ALGORITHMS, WORKLOADS):
         print(f"{family.title}:")
@@ -69,18 +75,19 @@ def _listing() -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from runner.check.families import family
-    from runner.check.report import Report
+    from runner.check.report import Collected, Report
 
     kind = family(arguments.overrides)
     names = arguments.only.split(",") if arguments.only else list(kind.checks)
     for name in names:
         if name not in kind.checks:
             raise UserError(f"unknown check {name!r}: {nearest(name, kind.checks)}")
-    found = kind.subjects(arguments.overrides, arguments.config_dir)
-    _configure(found[0].device)
-    report = Report()
-    for subject in found:
-        report.add(subject.title, kind.run(subject, names))
+    report = Collected() if arguments.json else Report()
+    with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):  # plugins may print
+        found = kind.subjects(arguments.overrides, arguments.config_dir)
+        _configure(found[0].device)
+        for subject in found:
+            report.add(subject.title, kind.run(subject, names))
     return report.close()
 
 

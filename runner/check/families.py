@@ -16,20 +16,23 @@ class Family:
     """The checks of one kind of thing.
 
     Attributes:
-        title: how ``--list`` calls it.
+        name: how ``--list --json`` calls it.
+        title: how ``--list`` does.
         checks: name -> check.
         subjects: (overrides, config_dirs) -> what they name.
         run: (subject, names) -> (name, result) of each check.
     """
 
+    name: str
     title: str
     checks: Mapping[str, Callable[..., Any]]
     subjects: Callable[..., list[Any]]
     run: Callable[..., Any]
 
 
-ALGORITHMS = Family("checks of an algorithm (algorithm=mine)", CHECKS, subjects, run_checks)
+ALGORITHMS = Family("algorithm", "checks of an algorithm (algorithm=mine)", CHECKS, subjects, run_checks)
 WORKLOADS = Family(
+    "workload",
     "checks of a workload (workload=mine, and no algorithm)",
     WORKLOAD_CHECKS,
     workload_subjects,

@@ -1,4 +1,4 @@
-"""What a person sees: a table on a terminal, plain lines elsewhere."""
+"""What a person sees, a table on a terminal and plain lines elsewhere; and what a program reads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from runner.base.cli import print_json
 from runner.base.terminal import Console
 from runner.check.result import Result
 
@@ -50,3 +51,22 @@ class Report:
                     Text(WORDS[result.status], style=STYLES[result.status]), name, Text(result.message)
                 )
                 live.refresh()
+
+
+class Collected:
+    """Keeps results for a program, and prints them in one document."""
+
+    def __init__(self) -> None:
+        self.results: list[dict[str, str]] = []
+
+    def add(self, title: str, results: Iterable[tuple[str, Result]]) -> None:
+        """Keep the results of one subject."""
+        for name, one in results:
+            result = {"check": name, "status": one.status, "message": one.message}
+            self.results.append({"subject": title, **result})
+
+    def close(self) -> int:
+        """Print them and their counts; returns the exit code."""
+        counts = Counter(result["status"] for result in self.results)
+        print_json({"counts": {status: counts[status] for status in WORDS}, "results": self.results})
+        return 1 if counts["failed"] else 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from runner.base.cli import leave
+from runner.base.cli import add_json, leave, print_json
 from runner.base.errors import UserError, nearest, one_line
 from runner.base.paths import expanded, own_folders
 
@@ -45,17 +45,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="name", help="print the cards of these methods")
     parser.add_argument("--kind", help="only methods of this kind: optimizer, schedule, …")
     parser.add_argument("--markdown", action="store_true", help="print docs/methods.md")
+    add_json(parser)
     parser.add_argument("--config-dir", "-cd", action="append", default=own_folders(), type=expanded,
                         help="a folder of your own presets and parts")  # fmt: skip
     return parser
 
 
 def _print(options: argparse.Namespace) -> None:
+    if options.markdown and options.json:
+        raise UserError("--markdown is the page, --json is for programs: one at a time")
     found = _chosen(options)
     if options.markdown:
         from runner.methods.page import markdown
 
         print(markdown(found), end="")
+        return
+    if options.json:
+        print_json([method.as_json() for method in found])
         return
     from runner.base.terminal import Console
     from runner.methods.listing import show_card, show_list

@@ -6,7 +6,7 @@ import ast
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,17 @@ class Method:
         for key, note in notes:
             found.get(key, {})["note"] = note
         return {key: Setting(**aspects) for key, aspects in found.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """It for a program: values are text, as the YAML writes them."""
+        card = self.card
+        return {
+            "name": self.name, "kind": self.kind, "summary": self.summary, "target": self.target or None,
+            "yaml": from_home(self.yaml), "source": self.source and from_home(self.source),
+            "paper": card.paper._asdict(), "cost": card.cost, "time_factor": self.time_factor or None,
+            "card": card.fields, "parts": self.parts,
+            "settings": {name: asdict(setting) for name, setting in self.settings.items()},
+        }  # fmt: skip
 
     @property
     def time_factor(self) -> str:
