@@ -64,7 +64,7 @@ def test_the_example_is_tidy(folder: Path) -> None:
 
 
 def test_the_page_names_every_check() -> None:
-    section = PAGE.partition("holds a workload to")[2]
+    section = PAGE.partition("checks in a workload")[2]
     rows = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
     assert re.findall(r"`(\w+)`", " ".join(rows)) == list(WORKLOAD_CHECKS)
 
