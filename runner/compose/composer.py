@@ -51,6 +51,7 @@ class Files:
         tree: the pickled, unresolved ``DictConfig``; unpickling copies it faster than a deep copy.
         choices: config group -> file chosen.
         targets: the table of targets, which is big and stays out of the tree.
+        settings: what the algorithm's file sets beside parts and nulls.
         counted: whether a value is made from the study or the trial.
         own: the files at the root of the config, such as experiments, but for ``config.yaml`` itself.
     """
@@ -58,6 +59,7 @@ class Files:
     tree: bytes
     choices: dict[str, str]
     targets: dict[str, Any]
+    settings: frozenset[str]
     counted: bool
     own: tuple[OwnFile, ...]
 
@@ -174,8 +176,9 @@ class Composer:
         with open_dict(cfg):
             del cfg["hydra"]
         table = self._repository.targets.get(f"targets/{choices.get('targets')}", {})
-        counted = COUNTED.search(str(OmegaConf.to_container(cfg, resolve=False))) is not None
-        return Files(pickle.dumps(cfg), choices, table, counted, own)
+        tree: Any = OmegaConf.to_container(cfg, resolve=False)
+        counted = COUNTED.search(str(tree)) is not None
+        return Files(pickle.dumps(cfg), choices, table, _settings(tree.get("algorithm")), counted, own)
 
     def _own_files(self, groups: tuple[str, ...]) -> tuple[OwnFile, ...]:
         if all(name_of(o).partition("/")[0] in GROUPS for o in groups):
@@ -223,7 +226,8 @@ class Composer:
             if left and "~ruleset" not in groups:
                 raise UserError(structure.no_ruleset(self.files(groups).own))
         # A part left at null is absent, and so leaves no trace in the cell's id.
-        config["algorithm"] = {k: v for k, v in config["algorithm"].items() if v is not None}
+        settings = self.files(groups).settings
+        config["algorithm"] = {k: v for k, v in config["algorithm"].items() if v is not None or k in settings}
         workload = config["workload"]
         if workload.get("target") == AUTO:
             entry = self.files(groups).targets.get(target_key(workload["name"], workload))
@@ -243,6 +247,11 @@ class Composer:
 
     def _is_group(self, name: str) -> bool:
         return "/" in name or any((Path(base) / name).is_dir() for base in (CONF, *self.config_dirs) if name)
+
+
+def _settings(algorithm: Any) -> frozenset[str]:
+    written = algorithm.items() if isinstance(algorithm, dict) else ()
+    return frozenset(key for key, value in written if not (value is None or isinstance(value, dict)))
 
 
 def target_key(name: str, workload: Mapping[str, Any]) -> str:

@@ -45,6 +45,10 @@ RULESET: dict[str, tuple[tuple[type, ...], Range | None, str]] = {
     "first_trial": ((int,), (0, INF, ""), "an integer of at least 0"),
     "budget_factor": ((int, float), (POSITIVE, INF, ""), "a number above 0"),
 }
+WORKLOAD: dict[str, tuple[tuple[type, ...], Range | None, str]] = {  # what no class of a workload takes
+    "data": ((str,), None, "text"),
+    "deterministic": ((bool,), None, "true or false"),
+}
 EXACT = 2**53  # up to here a float holds every integer
 UNITS = ("samples", "seconds", "steps")  # that boards compare
 FOLLOW_UPS = ("score", None)
@@ -214,7 +218,9 @@ def _check_top(config: Mapping[str, Any]) -> None:
         raise _bad("then", config["then"], "score, or null")
     if config["device"] not in DEVICES:
         raise _bad("device", config["device"], f"one of {', '.join(DEVICES)}")
-    precision = config["workload"].get("precision", PRECISIONS[0])
+    workload = config["workload"]
+    _check_each(workload, {key: row for key, row in WORKLOAD.items() if key in workload}, "workload.")
+    precision = workload.get("precision", PRECISIONS[0])
     if precision not in PRECISIONS:
         raise _bad("workload.precision", precision, f"one of {', '.join(PRECISIONS)}")
     name = config["name"]
