@@ -83,7 +83,9 @@ def test_a_method_takes_what_its_card_and_its_yaml_offer(offer: Offer) -> None:
 
 @pytest.mark.parametrize("offer", WORKLOADS, ids=lambda o: f"{o.owner}-{o.key.rpartition('.')[2]}-{o.value}")
 def test_a_workload_takes_what_its_yaml_offers(offer: Offer) -> None:
-    config = compose([f"workload={offer.owner}", f"{offer.key}={offer.value}"])
+    config = compose(
+        [f"workload={offer.owner}", f"{offer.key}={offer.value}", "device=cuda"]
+    )  # takes all of them
     build_part("workload", config["workload"], prefix="")
 
 

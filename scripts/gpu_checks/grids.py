@@ -46,7 +46,7 @@ def two_a_gpu(place: Place) -> Facts:
 def interrupted(place: Place) -> Facts:
     """Ctrl-C after the first evaluations, and the same command again: every cell goes on where it was."""
     line = _line(place, "stopped", *LONG, "algorithm=sgd,adamw", "workload.deterministic=true")
-    process = subprocess.Popen(line, env=_environment(place), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, env=_environment(place), stderr=subprocess.PIPE, encoding="utf-8")
     try:
         _wait_for_rows(place.folder / "stopped", process)
         process.send_signal(signal.SIGINT)
@@ -89,7 +89,7 @@ def _done(place: Place, name: str, *overrides: str) -> pd.DataFrame:
 
 def _run(place: Place, name: str, *overrides: str) -> tuple[int, str]:
     line = _line(place, name, *overrides)
-    done = subprocess.run(line, env=_environment(place), capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(line, env=_environment(place), capture_output=True, encoding="utf-8", timeout=LIMIT)
     return done.returncode, done.stderr.strip()
 
 

@@ -20,7 +20,7 @@ from runner.logs import Logger
 
 
 class Plain(torch.optim.SGD):
-    """SGD that calls :meth:`go_wrong` at its fifth step."""
+    """SGD that calls :meth:`go_wrong` at its sixth step, the first that no warm-up makes."""
 
     def __init__(self, params: object, lr: float = 0.1, **_others: object) -> None:
         super().__init__(params, lr=lr)  # pyright: ignore[reportArgumentType]
@@ -28,7 +28,7 @@ class Plain(torch.optim.SGD):
 
     def step(self, closure: None = None) -> None:
         self.calls += 1
-        if self.calls == 5:
+        if self.calls == 6:
             self.go_wrong()
         super().step()
 
