@@ -308,7 +308,7 @@ def markdown(tried: Mapping[str, Sequence[Outcome]]) -> str:
             if own:
                 works = sum(o.fault is None for o in own)
                 lines.append(f"| `{module}` | {kind} | {works} | {len(own)} |")
-    lines += ["", "| class | needs, beside its name | does not work |", "|---|---|---|"]
+    lines += ["", "| class | needs, in addition to its name | why it does not work |", "|---|---|---|"]
     for module, outcomes in tried.items():
         for o in outcomes:
             if o.fault or o.with_:
