@@ -1,4 +1,4 @@
-"""``python -m runner.compare results/<name> A B``: is A faster than B, by how much, and how sure is that?
+"""``python -m runner.compare results/<name> A B``: is A faster than B, by how much, and is that significant?
 
 Paired over (workload, study); docs/statistics.md says what the test and the intervals are.
 """
@@ -47,18 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runner.compare", description="Two algorithms, paired over (workload, study)."
+        prog="python -m runner.compare",
+        description="Compare two algorithms, paired over workloads and studies.",
     )
     add = parser.add_argument
-    add("folder", type=expanded, help="results/<name>; an import; a published board")
+    add("folder", type=expanded, help="results/<name>, imported logs, or a published leaderboard")
     add("a", metavar="A", help="label of an algorithm")
-    add("b", metavar="B", help="label of another one")
-    add("--by", choices=UNITS, help="what is compared (samples; seconds for imported logs)")
-    add("--study-pick", choices=("time", "eval_index"), default="time", help="a study's trial: the fastest "
-        "to hit, or the one that hit at the smallest evaluation index (time)")  # fmt: skip
-    add("--level", type=float, default=0.95, metavar="P", help="of verdicts and intervals (0.95)")
-    add("--csv", type=expanded, metavar="FILE", help="write all numbers there")
-    add("--allow-mixed", action="store_true", help="compare cells that cannot be compared, and say so")
+    add("b", metavar="B", help="label of another algorithm")
+    add("--by", choices=UNITS, help="unit of time to target (default: samples; seconds for imported logs)")
+    add("--study-pick", choices=("time", "eval_index"), default="time", help="which trial represents a study: "
+        "the fastest to hit, or the one that hit at the smallest evaluation index (default: time)")  # fmt: skip
+    add("--level", type=float, default=0.95, metavar="P", help="confidence level (default: 0.95)")
+    add("--csv", type=expanded, metavar="FILE", help="write all numbers to this file")
+    add(
+        "--allow-mixed", action="store_true", help="compare cells that are not comparable; the output says so"
+    )
     add_json(parser)
     return parser
 
@@ -117,15 +120,15 @@ def _titles(rows: pd.DataFrame) -> str:
 
 
 def _refused(part: Part, inputs: Inputs, by: str, allowed: bool) -> list[str]:
-    """What a reader must be told of cells that are unlike; raises unless that is allowed."""
+    """Notices about cells that are not comparable; raises unless that is allowed."""
     from runner.stats.comparable import differences, twins
 
     for place, ids in twins(part.cells):
-        raise UserError(f"{len(ids)} cells stand for {place}: {' and '.join(ids)}; move one away")
+        raise UserError(f"{len(ids)} cells claim {place}: {' and '.join(ids)}; move one away")
     said = [one_line(str(difference)) for difference in differences(part.cells, by, inputs.sources)]
     if said and not allowed:
         hint = "" if by == "samples" else ", or by samples"
-        raise UserError(f"cannot compare: {'; '.join(said)} (--allow-mixed compares them all the same{hint})")
+        raise UserError(f"not comparable: {'; '.join(said)} (--allow-mixed compares them anyway{hint})")
     return [f"mixed, on request: {line}" for line in said]
 
 
@@ -164,7 +167,7 @@ def _write(path: Path, found: Iterable[tuple[str, Comparison]]) -> None:
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Print what it comes to, then a table of the workloads."""
+    """Print the overall result, then a table of the workloads."""
     for line in sentences(comparison):
         console.print(line, markup=False, soft_wrap=not console.is_terminal)
     if len(comparison.workloads):
@@ -178,11 +181,11 @@ def sentences(comparison: Comparison) -> list[str]:
     one, a, b = comparison.overall, *(one_line(name, SHORT) for name in (comparison.a, comparison.b))
     lines = [f"A = {one_line(comparison.a)}, B = {one_line(comparison.b)}"]
     if math.isnan(one.ratio):
-        lines += [f"their times have no ratio: both hit in none of {one.pairs} pairs"]
+        lines += [f"no ratio of times: in none of {one.pairs} pairs did both hit"]
     else:
         spans = f"; {_percent(one.interval_level)} interval {_interval(asdict(one))}"
         lines += [
-            f"{a} needs {_ratio(one.ratio)} x the {comparison.by} of {b} to the target where both hit",
+            f"{a} needs {_ratio(one.ratio)} x the {comparison.by} of {b} to reach the target where both hit",
             f"  ({one.both_hit} of {one.pairs} pairs{spans if one.interval_level else ''})",
         ]
     lines += [
@@ -195,10 +198,10 @@ def sentences(comparison: Comparison) -> list[str]:
 def _verdict(comparison: Comparison) -> list[str]:
     one, level = comparison.overall, _percent(comparison.level)
     if one.separable:
-        return [f"separable at {level} (p = {one.p:.2g}): {one_line(one.faster, SHORT)} is the faster"]
-    more = "cannot say how many more studies would separate them"
+        return [f"separable at {level} (p = {one.p:.2g}): {one_line(one.faster, SHORT)} is faster"]
+    more = "how many more studies would separate them is unknown"
     if one.more_studies == math.inf:
-        more = "no difference is seen that more studies would separate"
+        more = "no difference observed: more studies are not expected to separate them"
     elif not math.isnan(one.more_studies):
         studies = (
             f"{_more(one.more_studies)} more {'study' if one.more_studies == 1 else 'studies'} per workload"
@@ -209,15 +212,17 @@ def _verdict(comparison: Comparison) -> list[str]:
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """What a reader of the table has to know."""
-    lines = ["A / B: ratio of the times, under 1 where A is faster; hit %: of the cells of A and B"]
-    lines += [f"faster: where separable at {_percent(comparison.level)}"]
-    lines += ["more: studies per workload expected to separate them (power 80 %)"]
+    """How to read the table."""
+    lines = ["A / B: ratio of times, below 1 if A is faster; hit %: share of A's and of B's cells that hit"]
+    lines += [f"faster: named if separable at {_percent(comparison.level)}"]
+    lines += ["studies needed: further studies per workload expected to separate them (power 80 %)"]
     rows = _records(comparison.workloads)
     if any(0 < row["interval_level"] < comparison.level - 1e-9 for row in rows):
-        lines += [f"* too few pairs for {_percent(comparison.level)}: from the lowest to the highest of them"]
+        lines += [f"* too few pairs for a {_percent(comparison.level)} interval: lowest to highest ratio"]
     if comparison.shared_points:
-        lines += ["overall: workloads share a study's trial points, so their luck counts once a study"]
+        lines += [
+            "overall: a study uses the same trial points on all workloads, so it counts once, as one unit"
+        ]
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row["reason"]:
@@ -232,7 +237,7 @@ def _table(comparison: Comparison, console: Console) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2, pad_edge=False)
     table.add_column("workload", overflow="fold", min_width=8)
-    for name in ("A / B", "interval", "hit %", "both hit", "faster", "more"):
+    for name in ("A / B", "interval", "hit %", "both hit", "faster", "studies needed"):
         table.add_column(name, justify="right", overflow="fold", no_wrap=name == "interval")
     for row in _records(comparison.workloads):
         hits = f"{_share(row['hit_rate_a'])}, {_share(row['hit_rate_b'])}"

@@ -1,7 +1,7 @@
-"""``python -m runner.retry results/<name>``: run what failed, went stale or bad, or was left behind.
+"""``python -m runner.retry results/<name>``: run cells again that failed, are stale or damaged, or unfinished.
 
-The cells' own resolved configs are read, never ``conf/``. They run as a grid's cells do, where the last
-launch of the experiment ran unless told otherwise.
+Uses the cells' own resolved configs, never ``conf/``. The cells run like those of a grid, with the launcher
+of the experiment's last launch unless told otherwise.
 """
 
 from __future__ import annotations
@@ -55,19 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.retry",
-        description=f"Run the cells of an experiment once more that are {', '.join(AGAIN)}, and that nobody "
-        "works on or has in a queue.",
-        epilog="Options of the launcher follow as key=value: workers=4, hydra.launcher.partition=gpu.",
+        description=f"Run an experiment's cells again that are {', '.join(AGAIN[:-1])} or {AGAIN[-1]}. Cells "
+        "that are running or queued are left alone.",
+        epilog="Launcher options are given as key=value, such as workers=4 or hydra.launcher.partition=gpu.",
     )
     parser.add_argument("folder", type=expanded, help="results/<name>, or the folder of one cell")
-    parser.add_argument("set", nargs="*", metavar="key=value", help="options of the launcher")
-    parser.add_argument("--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="these alone")
-    parser.add_argument("--states", help=f"these alone, of {','.join(AGAIN)}")
-    parser.add_argument(
-        "--stopped", action="store_true", help="go on with those that were stopped on purpose"
-    )
-    parser.add_argument("--launcher", choices=LAUNCHERS, help="default: that of the last launch")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, run nothing")
+    parser.add_argument("set", nargs="*", metavar="key=value", help="launcher options")
+    parser.add_argument("--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="only these cells")
+    parser.add_argument("--states", help=f"only cells in these states, out of {','.join(AGAIN)}")
+    parser.add_argument("--stopped", action="store_true", help="resume cells that were stopped on purpose")
+    parser.add_argument("--launcher", choices=LAUNCHERS, help="default: the launcher of the last launch")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan without running anything")
     trust.add_option(parser)
     return parser
 
@@ -102,7 +100,7 @@ def _is_option(word: str) -> bool:
 
 
 def states(text: str | None) -> tuple[str, ...]:
-    """The words of ``--states``; every one that retry is for, without it.
+    """The states named by ``--states``; by default, every state that retry handles.
 
     Raises:
         UserError: for a word that is none of them.
@@ -110,13 +108,13 @@ def states(text: str | None) -> tuple[str, ...]:
     words = AGAIN if text is None else tuple(word.strip() for word in text.split(","))
     for word in words:
         if word not in (*AGAIN, "stopped"):
-            why = "a cell in this state is not run again" if word in STATES else nearest(word, AGAIN)
+            why = "cells in this state are not run again" if word in STATES else nearest(word, AGAIN)
             raise UserError(f"--states {word}: {why}")
     return words
 
 
 def select(view: View, patterns: Sequence[str], wanted: Sequence[str]) -> list[Seen]:
-    """The cells to run: in a wanted state, named if any are, and nobody comes for them anyway."""
+    """The cells to run: in a wanted state, among the named ones, and not already running or queued."""
     cells = pick(view.cells, patterns) if patterns else view.cells
     return [cell for cell in cells if cell.state in wanted and not cell.coming]
 
@@ -142,7 +140,7 @@ def assignments(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"{word}: wants key=value")
+            raise UserError(f"{word}: expected key=value")
         try:
             found[key.removeprefix(PREFIX)] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -154,8 +152,8 @@ def how(view: View, launcher: str | None, given: Mapping[str, Any]) -> tuple[str
     """The launcher and its options: those of the last launch, with changes.
 
     Raises:
-        UserError: where that was SLURM, and the options are none that this user has launched with: they hold
-            lines for a shell.
+        UserError: where that was SLURM with options this user has not launched with: they may contain shell
+            commands.
     """
     last = view.launched[-1] if view.launched else None
     before = {} if last is None else last.record
@@ -165,8 +163,8 @@ def how(view: View, launcher: str | None, given: Mapping[str, Any]) -> tuple[str
     if chosen == "slurm" and not last.is_own:
         if launcher is None:
             raise UserError(
-                f"{last.path.name}: its options for SLURM are not known to be yours ({trust.MODEL}): give "
-                "--launcher slurm, and the options that you want, as partition=gpu; or --launcher local"
+                f"{last.path.name}: its SLURM options are not known to be yours ({trust.MODEL}): pass "
+                "--launcher slurm with the options you want, such as partition=gpu, or --launcher local"
             )
         return chosen, dict(given)
     return chosen, {**before.get("options", {}), **given}
@@ -200,7 +198,7 @@ def backend_of(launcher: str, options: Mapping[str, Any]) -> tuple[Backend, str 
 
 @dataclass
 class Retry(Grid):
-    """A grid whose cells have folders already, and were chosen: one that was stopped goes on.
+    """A grid of chosen cells that already have folders; stopped cells resume.
 
     Attributes:
         experiment: where they are now, whatever their configs say.
@@ -212,7 +210,7 @@ class Retry(Grid):
     left_alone: Sequence[str] = FINISHED
 
     def cells(self) -> Iterator[Cell]:
-        """The chosen cells; one that cannot be read counts as failed, and does not stop the others."""
+        """The chosen cells; an unreadable one counts as failed without stopping the others."""
         self.display.expects(len(self.chosen))
         for seen in self.chosen:
             try:
@@ -222,8 +220,8 @@ class Retry(Grid):
                 continue
             if identity(cell.config) != cell.id:
                 self.display.notice(
-                    "composed today, these cells would have other ids: the config's format has changed; they "
-                    "keep their ids and their folders"
+                    "the config format has changed, so these cells would get other ids today; they keep their "
+                    "ids and folders"
                 )
             yield cell
 
@@ -236,7 +234,7 @@ def _unusable(error: Exception) -> dict[str, Any]:
 
 
 def restored(experiment: Path, name: str) -> Cell:
-    """A cell from its folder alone, as it was submitted; only where it lies may have changed.
+    """A cell as it was submitted, from its folder alone; only its location may have changed.
 
     Raises:
         OSError, ValueError, KeyError, TypeError, yaml.YAMLError: for a folder without a good config.

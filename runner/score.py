@@ -1,4 +1,4 @@
-"""``python -m runner.score results/<name>``: the tables of an experiment, its boards, and what it lacks.
+"""``python -m runner.score results/<name>``: an experiment's tables, its leaderboards, and missing cells.
 
 The rules are AlgoPerf's (docs/scoring.md). Reads cells' folders, imported tables
 (:mod:`runner.import_algoperf`) and published boards; writes ``leaderboard.csv``, ``leaderboard.md``,
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the tables and print the boards.
+    """Write the tables and print the leaderboards.
 
     Returns:
-        0; 1 where ``--check`` finds that a published board cannot be made again; 2 for bad input.
+        0; 1 if ``--check`` finds that a published leaderboard is not reproduced; 2 for bad input.
     """
     options = _parser().parse_args(argv)
     warnings.showwarning = _warn
@@ -42,26 +42,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.score",
-        description="The leaderboard of an experiment, by AlgoPerf's rules, with intervals.",
+        description="Compute an experiment's leaderboard by AlgoPerf's scoring rules, with intervals.",
     )
     add = parser.add_argument
-    add("folder", type=expanded, help="results/<name>; an import; a published board")
-    add("--by", choices=UNITS, help="what is compared (samples; seconds for imported logs)")
-    picks = "a study's trial: the fastest, or the smallest evaluation index, as AlgoPerf published (time)"
+    add("folder", type=expanded, help="results/<name>, imported logs, or a published leaderboard")
+    add("--by", choices=UNITS, help="unit of time to target (default: samples; seconds for imported logs)")
+    picks = (
+        "which trial represents a study: the fastest, or, as AlgoPerf published, the one with the smallest "
+    )
+    picks += "evaluation index (default: time)"
     add("--study-pick", choices=("time", "eval_index"), help=picks)
-    add("--integral", choices=("exact", "trapezoid"), help="of the performance profile (exact)")
-    add("--tau-max", type=float, metavar="X", help="slower than X times the fastest is a miss (4)")
-    add("--compat", action="store_true", help="AlgoPerf to four decimals: its integral, by seconds")
-    add("--baseline", metavar="LABEL", help="what speed-ups are over (adamw, where it is on the board)")
-    add("--resamples", type=int, metavar="N", help="of the bootstrap over studies (1000)")
-    add("--seed", type=int, metavar="N", help="of the bootstrap (0)")
-    add("--together", action="store_true", help="rank the open division together with the closed one")
-    add("--allow-mixed", action="store_true", help="rank cells that cannot be compared; the board says so")
+    integrals = "how the performance profile is integrated (default: exact)"
+    add("--integral", choices=("exact", "trapezoid"), help=integrals)
+    add("--tau-max", type=float, metavar="X", help="slower than X times the fastest is a miss (default: 4)")
+    add("--compat", action="store_true", help="reproduce AlgoPerf's numbers: trapezoid, seconds, 4 decimals")
+    add(
+        "--baseline",
+        metavar="LABEL",
+        help="speed-ups are relative to this algorithm (default: adamw, if ranked)",
+    )
+    add("--resamples", type=int, metavar="N", help="bootstrap resamples of studies (default: 1000)")
+    add("--seed", type=int, metavar="N", help="seed of the bootstrap (default: 0)")
+    add("--together", action="store_true", help="rank the open and the closed division together")
+    add("--allow-mixed", action="store_true", help="rank cells that are not comparable; the output says so")
     add("--no-report", action="store_true", help="do not write report.html")
-    add("--against", metavar="BOARD", help="show its algorithms on a published board: embedded-v1")
-    add("--publish", action="store_true", help="freeze the board in results/leaderboards/<name>/")
-    add("--as", dest="name", metavar="NAME", help="publish under this name (the experiment's)")
-    add("--check", action="store_true", help="score a published board again and compare every number")
+    add("--against", metavar="BOARD", help="rank these algorithms on a published leaderboard (embedded-v1)")
+    add("--publish", action="store_true", help="freeze the leaderboard in results/leaderboards/<name>/")
+    add("--as", dest="name", metavar="NAME", help="publish under this name (default: the experiment's)")
+    add("--check", action="store_true", help="rescore a published leaderboard and compare every number")
     add_json(parser)
     return parser
 
@@ -106,26 +114,26 @@ def _against(inputs: Inputs, options: argparse.Namespace) -> Inputs:
     from runner.boards.against import against
 
     if options.publish or options.name:
-        raise UserError("--against only shows: publish the experiment, or the board's with it, without it")
+        raise UserError("--against only displays a comparison and cannot be combined with --publish or --as")
     if inputs.kind == "published":
         raise UserError(
-            f"{inputs.folder} is published: name the experiment that goes beside {options.against}"
+            f"{inputs.folder} is a published leaderboard: name the experiment to compare with {options.against}"
         )
     return against(inputs, options.against)
 
 
 def _written(write: Callable[..., None], *args: Any) -> bool:
-    """Write into the experiment's folder; one that is read-only costs the files, not the board."""
+    """Write into the experiment's folder; if it is read-only, the leaderboard is still printed."""
     try:
         write(*args)
     except UserError as error:
-        _warn(f"{one_line(str(error))}: the board is only shown")
+        _warn(f"{one_line(str(error))}: the leaderboard is printed but not saved")
         return False
     return True
 
 
 def _instead(inputs: Inputs, error: UserError) -> str:
-    """What to do where there is no board."""
+    """What to do when there is no leaderboard."""
     from runner.boards.board import MixedError
     from runner.boards.gaps import stale_command
     from runner.contract.records import FINISHED
@@ -134,10 +142,10 @@ def _instead(inputs: Inputs, error: UserError) -> str:
         return ""
     if isinstance(error, MixedError):
         again = stale_command(inputs.missing)
-        return f"; to train the stale ones again: {again}" if again else ""
+        return f"; to train the stale cells again: {again}" if again else ""
     if not set(inputs.cells["status"]) & set(FINISHED):
         return f"; {inputs.missing[0]}" if inputs.missing else ""
-    return f"; what there is: {command('runner.report', inputs.folder)}"
+    return f"; to see the results so far: {command('runner.report', inputs.folder)}"
 
 
 def _rules(options: argparse.Namespace, inputs: Inputs) -> Rules:
@@ -154,16 +162,16 @@ def _rules(options: argparse.Namespace, inputs: Inputs) -> Rules:
         "decimals": 4 if options.compat else None,
     }  # fmt: skip
     if options.compat and options.integral == "exact":
-        raise UserError("--compat is AlgoPerf's trapezoid integral: leave --integral exact out")
+        raise UserError("--compat uses AlgoPerf's trapezoid integral: remove --integral exact")
     by = options.by or ("seconds" if options.compat else None)
     if inputs.rules is None or by is not None:
         wanted["by"] = unit_of(inputs.cells, by, inputs.imported)
     rules = replace(inputs.rules or inputs.defaults, **{k: v for k, v in wanted.items() if v is not None})
     for name in ("resamples", "seed"):
         if getattr(rules, name) < 0:
-            raise UserError(f"--{name} {getattr(rules, name)}: wants 0 or more")
+            raise UserError(f"--{name} {getattr(rules, name)}: must be 0 or more")
     if not 1 < rules.tau_max < float("inf"):
-        raise UserError(f"--tau-max {rules.tau_max:g}: wants a number over 1")
+        raise UserError(f"--tau-max {rules.tau_max:g}: must be a number above 1")
     if options.baseline is not None:
         place(options.baseline, sorted(set(inputs.cells["label"])))
     return rules
@@ -179,7 +187,7 @@ def _check(options: argparse.Namespace) -> int:
     for line in wrong:
         print(line)
     if not wrong:
-        print(f"{options.folder}: every number again")
+        print(f"{options.folder}: every number reproduced")
     return 1 if wrong else 0
 
 

@@ -1,5 +1,6 @@
-"""``python -m runner.status results/<name>``: how an experiment does. Reads only, from any machine that sees
-the folder; on a terminal the table stays and follows until nothing runs any more.
+"""``python -m runner.status results/<name>``: an experiment's progress and failures.
+
+Read-only, from any machine that sees the folder. On a terminal the table updates until nothing is running.
 """
 
 from __future__ import annotations
@@ -64,16 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runner.status", description="How an experiment does. Reads only."
+        prog="python -m runner.status",
+        description="Show an experiment's progress and failures. Changes nothing.",
     )
-    parser.add_argument("folder", type=expanded, help="results/<name>; results alone lists the experiments")
-    parser.add_argument("--once", action="store_true", help="one look, on a terminal too")
-    parser.add_argument("--watch", type=_seconds, metavar="SECONDS", help="look again every so often")
+    parser.add_argument("folder", type=expanded, help="results/<name>; plain results lists all experiments")
+    parser.add_argument("--once", action="store_true", help="print once and exit, even on a terminal")
+    parser.add_argument("--watch", type=_seconds, metavar="SECONDS", help="refresh at this interval")
     add_json(parser)
     parser.add_argument(
-        "--check", action="store_true", help="read every evaluation and checkpoint for damage"
+        "--check", action="store_true", help="read all evaluations and checkpoints, and report damage"
     )
-    parser.add_argument("--cells", action="store_true", help="list every cell, and why it stands so")
+    parser.add_argument("--cells", action="store_true", help="list every cell with the reason for its state")
     trust.add_option(parser)
     return parser
 
@@ -115,7 +117,7 @@ def _show_all(results: Path, found: Sequence[Path], as_json: bool, console: Cons
 
 
 def damaged_checkpoints(cells: Iterable[Seen]) -> Iterator[str]:
-    """A line for each checkpoint that cannot be gone on from: its cell would start over."""
+    """One line per checkpoint that cannot be resumed from; its cell would start over."""
     from runner.train import checkpoint
 
     for cell in cells:
@@ -125,7 +127,7 @@ def damaged_checkpoints(cells: Iterable[Seen]) -> Iterator[str]:
 
 
 def _live(now: Callable[[], View], options: argparse.Namespace, console: Console) -> None:
-    """A table that follows, then, whole, how it ended."""
+    """A table that updates in place, followed by the full final state."""
     from rich.live import Live
 
     view = None
@@ -139,7 +141,7 @@ def _live(now: Callable[[], View], options: argparse.Namespace, console: Console
 
 
 def _looks(now: Callable[[], View], pause: float) -> Iterator[View]:
-    """Again and again, until nothing runs or waits for its turn."""
+    """Repeated views, until no cell is running or waiting."""
     while True:
         began = time.monotonic()
         view = now()
@@ -153,7 +155,7 @@ def _looks(now: Callable[[], View], pause: float) -> Iterator[View]:
 
 
 def render(view: View, every: bool = False) -> RenderableType:
-    """The experiment's counts, launches, running cells, failures, and what nobody will finish.
+    """The experiment's counts, launches, running cells, failures, and unfinished cells without a worker.
 
     Args:
         view: the experiment.
@@ -172,7 +174,7 @@ def render(view: View, every: bool = False) -> RenderableType:
 
 
 def as_json(view: View) -> dict[str, Any]:
-    """The same for a program; times are in seconds since 1970."""
+    """The same as JSON-compatible data; times are in seconds since 1970."""
     return {
         "experiment": str(view.experiment),
         "counts": view.counts,
@@ -190,8 +192,8 @@ def as_json(view: View) -> dict[str, Any]:
 
 
 def progress(cell: Seen) -> dict[str, float | None] | None:
-    """Of a cell that somebody works on: ``steps``, ``share`` of the budget, ``steps_per_second``, and
-    ``seconds_left`` at most (it may hit its target before); None where it is not training yet.
+    """Progress of a running cell: ``steps``, ``share`` of the budget, ``steps_per_second``, and
+    ``seconds_left`` at most (it may hit its target earlier); None before training starts.
     """
     lock = cell.lock or {}
     steps, drawn, budget = (lock.get(key) for key in ("steps", "drawn", "budget"))
@@ -220,7 +222,7 @@ def _launches(view: View) -> Iterator[RenderableType]:
     over = [launch for launch, state in states if state in ("ended", "gone")]
     hidden = over[:-LAUNCHES]
     if hidden:
-        yield _line(f"launches: {len(hidden)} earlier ones have ended", "dim")
+        yield _line(f"earlier launches that have ended, not shown: {len(hidden)}", "dim")
     for launch, state in states:
         if launch not in hidden:
             yield _line(_launch(launch, state), "dim" if launch in over else "")
@@ -235,7 +237,7 @@ def _launch(launch: Launch, state: str) -> str:
         where += f", job {', '.join(arrays[:4])}{', …' if len(arrays) > 4 else ''}"
     elif state == "running":
         where += f", process {record.get('pid')}"
-    said = "has gone without a word" if state == "gone" else state
+    said = "process is gone without having recorded an end" if state == "gone" else state
     return f"launch {launch.path.name}: {record.get('launcher', '?')} on {where}, {ago} ago: {said}"
 
 
@@ -278,7 +280,7 @@ def _failures(cells: Sequence[Seen], experiment: Path, limit: int) -> Iterator[R
         yield _line(f"{cell.title}: {cell.state}: {one_line(_why(cell), 160)}", "red")
         yield _line(f"  {experiment / 'cells' / cell.name}", "dim")
     if len(cells) > limit:
-        yield _line(f"and {len(cells) - limit:,} more: --cells lists them", "red")
+        yield _line(f"and {len(cells) - limit:,} more (--cells lists all)", "red")
 
 
 def _why(cell: Seen) -> str:
@@ -286,7 +288,7 @@ def _why(cell: Seen) -> str:
 
 
 def _others(cells: Iterable[Seen]) -> Iterator[RenderableType]:
-    """Every cell that is not listed as running or failed: its state, and what there is to say of it."""
+    """Every cell not already listed as running or failed, with its state and the reason."""
     others = [cell for cell in cells if cell.lock is None and cell.state not in BROKEN]
     if others:
         yield Text()
@@ -297,16 +299,18 @@ def _others(cells: Iterable[Seen]) -> Iterator[RenderableType]:
 
 
 def _advice(view: View) -> Iterator[RenderableType]:
-    """What nobody will bring to an end, and the command that does."""
+    """Cells that no worker will finish, and the command that runs them."""
     left = [cell for cell in view.cells if cell.left_behind]
     again = [cell for cell in view.cells if cell.state in (*FAILED, *DOUBTED)]
     if left or again:
         yield Text()
     if left:
-        yield _line(f"left behind, and nobody comes for them: {_by_state(left)}", "yellow")
-        yield from (_line(f"  a job's log ends: {said}", "yellow") for said in _last_words(view, left))
+        yield _line(f"unfinished, with no worker or job assigned: {_by_state(left)}", "yellow")
+        yield from (
+            _line(f"  last line of a job's log: {said}", "yellow") for said in _last_words(view, left)
+        )
     if again:
-        yield _line(f"to be run again: {_by_state(again)}", "yellow")
+        yield _line(f"need to be run again: {_by_state(again)}", "yellow")
     if left or again:
         yield _line(f"  {command('runner.retry', view.experiment)}")
     for reason, count in Counter(cell.reason for cell in view.cells if cell.state == UNAVAILABLE).items():
@@ -316,7 +320,7 @@ def _advice(view: View) -> Iterator[RenderableType]:
 
 
 def _last_words(view: View, left: Sequence[Seen]) -> list[str]:
-    """What the jobs of these cells printed last, where a batch system had them; each line once."""
+    """The last lines that these cells' batch jobs printed, without repeats."""
     from runner.cells import slurm_queue
 
     said = dict.fromkeys(slurm_queue.last_words(view.launched, cell.name) for cell in left[:SHOWN])
@@ -334,7 +338,7 @@ def _overview(results: Path, found: Sequence[Path]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("experiment", overflow="fold", min_width=12)
     table.add_column("cells", justify="right")
-    table.add_column("of them", overflow="fold")
+    table.add_column("by state", overflow="fold")
     for experiment in found:
         view = look(experiment)
         counts = ", ".join(f"{count:,} {state}" for state, count in view.counts.items())

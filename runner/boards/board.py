@@ -1,4 +1,4 @@
-"""Boards of an experiment: its cells, cut into parts that may be compared, scored by the rules."""
+"""Leaderboards of an experiment: its cells, split into comparable parts and scored by the rules."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ GOAL = ("metric", "minimize", "target")
 
 @dataclass(frozen=True)
 class Board:
-    """A board, ready to be shown.
+    """A leaderboard, ready to be shown.
 
     Attributes:
         data, ruleset, open_division: what kind of results it holds.
         rules: how it was scored.
-        ranking: a row an algorithm, as :func:`runner.stats.board` gives it.
-        workloads: a row a workload and algorithm, as :func:`runner.stats.by_workload` gives it.
-        goals: workload -> ``metric, minimize, target``, of the ranked ones.
-        notices: what a reader has to know before believing it, a line each.
+        ranking: one row per algorithm, as returned by :func:`runner.stats.board`.
+        workloads: one row per workload and algorithm, as returned by :func:`runner.stats.by_workload`.
+        goals: workload -> ``metric, minimize, target``, for the ranked workloads.
+        notices: caveats shown above the table, one line each.
         cells: how many have finished.
-        marks: label -> a word beside it, such as ``disputed``.
+        marks: label -> a word shown beside it, such as ``disputed``.
     """
 
     data: str
@@ -94,24 +94,24 @@ class _NothingToRankError(UserError):
 
 
 def refuse_hopeless(cells: pd.DataFrame, by: str) -> None:
-    """Refuse tables of which no board can be made, in words that say what to do.
+    """Refuse tables from which no leaderboard can be computed, and say what to do.
 
     Raises:
-        UserError: for one cell, nothing finished, no target anywhere, or nobody who reached one.
+        UserError: for a single cell, or where no cell has finished, has a target, or reached it.
     """
     finished = cells.loc[cells["status"].isin(list(FINISHED))]
     if not len(finished):
         raise UserError(f"no finished cell to score: {tally(cells['status'])}")
     if len(cells) == 1:
-        raise UserError(f"one cell, {_outcome(finished, by)}: a board compares algorithms, run another")
+        raise UserError(f"only one cell, {_outcome(finished, by)}; a leaderboard needs a second algorithm")
     times = _times(finished, by)
     if np.isnan(times).all():
         raise UserError(
-            f"nothing to rank: {len(finished):,} finished cells, and no target to reach on any workload"
+            f"nothing to rank: {len(finished):,} cells have finished, but no workload has a target"
         )
     if not np.isfinite(times).any():
         raise UserError(
-            f"all missed: none of {len(finished):,} finished cells reached its target{_best(finished)}"
+            f"all missed: none of the {len(finished):,} finished cells reached its target{_best(finished)}"
         )
 
 
@@ -121,7 +121,7 @@ def tally(words: Iterable[Any]) -> str:
 
 
 def flat(made: Sequence[Board]) -> pd.DataFrame:
-    """Boards as one table, a row an algorithm, the columns of a workload prefixed by its name."""
+    """Leaderboards as one table: one row per algorithm; a workload's columns are prefixed by its name."""
     frames = []
     for one in made:
         wide = one.workloads.pivot(index="label", columns="workload").swaplevel(axis=1)
@@ -148,7 +148,7 @@ def _made(part: Part, rules: Rules, sources: Sources | None, fixed: Sequence[str
     aimed = finished.loc[~np.isnan(_times(finished, rules.by)), "workload"]
     ranked = sorted(map(str, aimed.unique())) if fixed is None else list(fixed)
     if not ranked:
-        raise _NothingToRankError(f"nothing to rank: {tally(part.cells['status'])}, no target")
+        raise _NothingToRankError(f"nothing to rank: {tally(part.cells['status'])}; no workload has a target")
     variants = {held: base for held, base in variants_of(part.cells).items() if {held, base} <= set(ranked)}
     ranking = board(part.cells, rules.by, workloads=ranked, variants=variants, **rules.arguments())
     ranking = ranking.merge(
@@ -170,8 +170,8 @@ def _refuse_twins(cells: pd.DataFrame) -> None:
         if len(ids) == 1:
             raise UserError(f"the table of cells holds {ids[0]} twice ({place})")
         raise UserError(
-            f"{len(ids)} cells stand for {place}: {' and '.join(ids)}; their configs differ where the label "
-            "does not say so: give one of them label=NAME, or move its folder away"
+            f"{len(ids)} cells claim {place}: {' and '.join(ids)}; their configs differ in something that "
+            "the label does not show: give one of them label=NAME, or move its folder away"
         )
 
 
@@ -185,12 +185,12 @@ def _unlike(cells: pd.DataFrame, rules: Rules, sources: Sources | None) -> list[
     helps = all(difference.machine for difference in found) and rules.by != "samples"
     hint = "--by samples compares them, " if helps else ""
     raise MixedError(
-        f"these cells cannot share a board: {'; '.join(said)} ({hint}--allow-mixed ranks them all the same)"
+        f"these cells cannot share a leaderboard: {'; '.join(said)} ({hint}--allow-mixed ranks them anyway)"
     )
 
 
 def _separable(cells: pd.DataFrame, ranking: pd.DataFrame, rules: Rules) -> pd.DataFrame:
-    """Whether each algorithm can be told from the next one on the board, and the test's p."""
+    """Whether each algorithm is separable from the next one on the leaderboard, with the test's p value."""
     order = [str(label) for label in ranking["label"]]
     found = neighbours(cells, order, by=rules.by, pick=rules.pick, level=rules.level)
     return found.rename(columns={"separable": "separable_from_next", "p": "next_p"}).loc[
@@ -215,20 +215,21 @@ def _asides(
     aimed: set[str],
 ) -> list[str]:
     hit = names(per_workload.loc[per_workload["hits"] > 0], "workload")
-    nobody = [name for name in ranked if name not in hit]
+    unreached = [name for name in ranked if name not in hit]
     aimless = [name for name in names(finished, "workload") if name not in aimed]
     later = sorted(aimed - set(ranked))
     met = names(finished.loc[untrained(finished)], "workload")
     unsure = names(cells.loc[flags(cells, "provisional")], "workload")
     alone = len(names(cells, "label")) == 1
-    lines = ["one algorithm alone: there is nobody to rank it against"] * alone
-    lines += [f"hit by nobody, credits nobody and counts: {', '.join(nobody)}"] * bool(nobody)
+    lines = ["only one algorithm: there is nothing to rank it against"] * alone
+    if unreached:
+        lines.append(f"no algorithm reached the target, no credit, still scored: {', '.join(unreached)}")
     if met:
-        lines.append(f"target met at 0 samples, by the untrained model, which says nothing: {', '.join(met)}")
-    lines += [f"no target, so not ranked: {', '.join(aimless)}"] * bool(aimless)
-    lines += [f"not one of this board's workloads, so not ranked: {', '.join(later)}"] * bool(later)
+        lines.append(f"target already met by the untrained model, so uninformative: {', '.join(met)}")
+    lines += [f"not ranked, no target: {', '.join(aimless)}"] * bool(aimless)
+    lines += [f"not ranked, not a workload of this leaderboard: {', '.join(later)}"] * bool(later)
     if unsure:
-        said = "provisional target, published and not reproduced here (conf/targets)"
+        said = "provisional target, published elsewhere and not reproduced here (conf/targets)"
         lines.append(f"{said}: {', '.join(unsure)}")
     return lines
 
@@ -240,7 +241,7 @@ def _times(cells: pd.DataFrame, by: str) -> np.ndarray:
     try:
         return np.array([math.nan if absent(time) else float(time) for time in times])
     except (TypeError, ValueError) as error:
-        raise UserError(f"column {by}_to_target holds what is no number: {error}") from error
+        raise UserError(f"column {by}_to_target holds something that is not a number: {error}") from error
 
 
 def _outcome(finished: pd.DataFrame, by: str) -> str:

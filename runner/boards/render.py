@@ -1,4 +1,4 @@
-"""Boards on a terminal and in Markdown."""
+"""Leaderboards on a terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from runner.boards.sheets import Sheet, sheets_of
 LEAST = 10  # columns for labels
 USUAL = 80  # columns of a terminal
 READING = (
-    "A hit at r times the fastest is worth (4 − r) / 3 of its workload, 1 for the fastest; the score is the "
-    "mean over workloads. The interval resamples studies. “kept”: share of the resamples with the same rank; "
-    "“loo”: share of the boards, each without one other algorithm, on which it keeps its place among the "
-    "rest. “≈”: not separable from the next row (`python -m runner.compare`). “spread”: smallest to largest "
-    "study; “studies” and “cells”: how many hit; “reached”: the best validation value of each study's scored "
-    "run (its fastest hit, else its best trial), the median over studies."
+    "On each workload, an algorithm that takes r times as long as the fastest earns (4 − r) / 3; the fastest "
+    "earns 1. The score is the mean over workloads, and its interval comes from resampling studies. “rank "
+    "stability”: share of the resamples in which the rank stays the same. “leave-one-out”: one other algorithm "
+    "is removed at a time; share of these leaderboards on which the order relative to the rest stays the same. "
+    "“≈”: not separable from the next row (`python -m runner.compare`). “spread”: fastest to slowest study. "
+    "“studies” and “cells”: how many hit the target. “reached”: the best validation value of each study's "
+    "scored run (its fastest hit, or else its best trial); median over studies. “samples” and “seconds” under "
+    "“Uncertainty and cost”: total over all cells, including unfinished ones."
 )
 
 
 def show(made: Sequence[Board], top: Iterable[str], end: Iterable[str], console: Console) -> None:
-    """Print boards: first what is wrong with them, then each, then what to do about it."""
+    """Print the leaderboards: caveats first, then each table, then the commands that fill gaps."""
     for line in top:
         console.print(line, style="bold yellow", markup=False, soft_wrap=True)
     for board in made:
@@ -42,7 +44,7 @@ def show(made: Sequence[Board], top: Iterable[str], end: Iterable[str], console:
 
 
 def markdown(title: str, made: Sequence[Board], top: Iterable[str], end: Iterable[str]) -> str:
-    """Boards as a Markdown page; the same tables give the same text."""
+    """Leaderboards as a Markdown page; the same tables always give the same text."""
     lines = [f"# {_words(title)}", ""]
     lines += [f"> **{_words(line)}**\n" for line in top]
     for board in made:
@@ -52,7 +54,7 @@ def markdown(title: str, made: Sequence[Board], top: Iterable[str], end: Iterabl
             lines += [*_pipes(sheet), ""]
     lines += [READING.replace("(4 − r) / 3", _worth(made)), ""]
     if end := list(end):
-        lines += ["## What is missing", "", *(f"- {_code(line)}" for line in end), ""]
+        lines += ["## Missing cells", "", *(f"- {_code(line)}" for line in end), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -71,7 +73,7 @@ def _rich(sheet: Sheet, console: Console) -> Table:
         if place == 1:
             table.add_column(Text(name), overflow="fold", min_width=LEAST)
         else:
-            # Numbers are broken where labels cannot make room any more.
+            # Numbers are only wrapped once the labels cannot shrink any further.
             widest = max((cell_len(row[place]) for row in sheet.rows), default=0)
             least = widest if console.width >= USUAL else None
             table.add_column(Text(name), justify="right", min_width=least, overflow="fold")

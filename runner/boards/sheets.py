@@ -1,4 +1,4 @@
-"""Boards as plain tables of words, for the terminal and for Markdown alike."""
+"""Leaderboards as plain tables of text, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from runner.boards.board import Board
 from runner.stats.comparable import absent
 
-TOO_FEW = "n too small"
+TOO_FEW = "too few studies"
 DASH = "—"
 LEVEL = "≈"
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of words.
+    """A table of text.
 
     Attributes:
-        title: above it.
-        columns: the first is right-aligned, the second left, the others right.
-        rows: as many words as columns.
+        title: shown above the table.
+        columns: headers; the first column is right-aligned, the second left, the others right.
+        rows: one string per column.
     """
 
     title: str
@@ -31,8 +31,8 @@ class Sheet:
 
 
 def sheets_of(board: Board) -> list[Sheet]:
-    """The ranking; how sure it is and what it cost; each workload."""
-    return [_ranking(board), _sureness(board), *(_workload(board, name) for name in board.goals)]
+    """The ranking, its uncertainty and cost, then each workload."""
+    return [_ranking(board), _uncertainty(board), *(_workload(board, name) for name in board.goals)]
 
 
 def _ranking(board: Board) -> Sheet:
@@ -48,16 +48,16 @@ def _ranking(board: Board) -> Sheet:
     return Sheet(f"{number} workload{'s' * (number != 1)}, {board.rules}", columns, rows)
 
 
-def _sureness(board: Board) -> Sheet:
+def _uncertainty(board: Board) -> Sheet:
     spent = [unit for unit in ("samples", "seconds") if f"spent_{unit}" in board.ranking]
-    columns = ["#", "algorithm", "kept", "loo", "studies", "trials", *spent]
+    columns = ["#", "algorithm", "rank stability", "leave-one-out", "studies", "trials", *spent]
     rows = []
     for row in _rows(board.ranking):
-        kept = [percent(row["rank_stability"]), percent(row["leave_one_out"])]
+        stability = [percent(row["rank_stability"]), percent(row["leave_one_out"])]
         counts = [str(row["studies"]), str(row["trials"])]
         costs = [rough(row[f"spent_{unit}"]) for unit in spent]
-        rows.append([str(row["rank"]), name_of(row, board), *kept, *counts, *costs])
-    return Sheet("How sure; what all its cells cost", columns, rows)
+        rows.append([str(row["rank"]), name_of(row, board), *stability, *counts, *costs])
+    return Sheet("Uncertainty and cost", columns, rows)
 
 
 def _workload(board: Board, workload: str) -> Sheet:
@@ -92,12 +92,12 @@ def _on_workload(row: dict[str, Any], place: str) -> list[str]:
 
 
 def _place(row: dict[str, Any]) -> str:
-    """The rank, marked where the next algorithm cannot be told from this one."""
+    """The rank, marked where the next algorithm is not separable from this one."""
     return f"{row['rank']}{LEVEL if row['separable_from_next'] is False else ''}"
 
 
 def name_of(row: dict[str, Any], board: Board) -> str:
-    """The label, marked where the open division shares a board, and where somebody disputes its numbers."""
+    """The label, marked where it competes in the open division or where its numbers are disputed."""
     words = ["open"] * bool(row.get("open")) + [board.marks.get(row["label"], "")]
     said = ", ".join(word for word in words if word)
     return f"{row['label']} ({said})" if said else row["label"]

@@ -1,7 +1,7 @@
-"""How the cells of an experiment stand, from one quick look at their folders. Reads only.
+"""The state of an experiment's cells, from one quick, read-only pass over their folders.
 
-A finished cell costs two small files and a look at the size of a third, any other one file and a listing; ten
-thousand take a second or two.
+A finished cell costs two small reads and one ``stat``; any other cell one read and a listing. Ten thousand
+cells take a second or two.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from runner.provenance import data_files, source
 Record = dict[str, Any]
 FAILED = ("failed", "oom", "timeout")
 DOUBTED = ("damaged", "stale")  # finished, and yet to be run again
-LEFT = ("pending", "preempted", "killed")  # not at their end; left behind where nobody comes for them
+LEFT = ("pending", "preempted", "killed")  # unfinished; need a retry unless a worker or job will take them
 # In the order in which people read them; what is not among a folder's statuses only shows from outside.
 STATES = (
     "done", "diverged", "stopped", "running", "queued", "pending", "preempted", "killed", *FAILED, *DOUBTED,
@@ -54,9 +54,9 @@ class Seen:
         name: of its folder.
         state: one of :data:`STATES`.
         text: of its status record.
-        lock: the record of whoever works on it; None when nobody does.
+        lock: the record of the worker that holds it; None if there is none.
         experiment: its experiment's folder.
-        coming: somebody will bring it to its end: a worker, a launcher, or a job in a queue.
+        coming: a worker, a launcher or a queued job will finish it.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Seen:
 
     @property
     def left_behind(self) -> bool:
-        """Whether it is not at its end, and nobody comes for it."""
+        """Whether it is unfinished and no worker, launcher or job will finish it."""
         return self.state in LEFT and not self.coming
 
 
@@ -192,8 +192,8 @@ def look(experiment: Path, stale: bool = True, check: bool = False) -> View:
             view.cells.append(cell)
     if unwritten:
         view.notices.append(
-            f"{unwritten} folder{'s' * (unwritten != 1)} without config.yaml: a launch was cut while it "
-            "wrote them; launching the grid again fills them"
+            f"{unwritten} folder{'s' * (unwritten != 1)} without config.yaml: a launch was interrupted while "
+            "writing; launch the same grid again to fill them"
         )
     began = [launch.submitted for launch in view.launched if _awaited(view, launch)]
     since = min(began, default=None)
@@ -453,6 +453,6 @@ def _ask_slurm(view: View) -> set[str]:
 
 
 def _unasked(view: View, reason: str) -> set[str]:
-    view.silent = f"{reason}; cells that wait in its queue count as pending"
+    view.silent = f"{reason}; cells waiting in its queue are counted as pending"
     view.notices.append(view.silent)
     return set()

@@ -98,7 +98,7 @@ def versus_section(material: Material) -> list[Html]:
             parts.append(none(f"no ranks, so no neighbours: {group.reason}"))
             continue
         if not group.findings.comparisons:
-            parts.append(none("one algorithm alone: nothing to compare it with"))
+            parts.append(none("only one algorithm: nothing to compare it with"))
             continue
         parts += [_neighbours(group), _matrix(group)]
         parts.append(el("p", _note(group), class_="note"))
@@ -112,7 +112,7 @@ def _neighbours(group: Group) -> Html:
         Column("ratio", hint=f"{by} to target, geometric mean where both hit; under 1 is faster"),
         word("interval"), Column("both hit"), Column("only it"), Column("only the next"),
         Column("p"), word("verdict"),
-        Column("more studies", hint="per workload, expected to separate them with 80 % power"),
+        Column("studies needed", hint="further studies per workload expected to separate them with 80 % power"),
     ]  # fmt: skip
     body = [_neighbour(comparison) for comparison in group.findings.comparisons]
     more = len(group.marks) - 1 - len(body)
@@ -142,7 +142,7 @@ def _matrix(group: Group) -> Html:
     body = [[f"{k + 1} {cut(a, 40)}", *(_place(known, a, b) for b in labels)] for k, a in enumerate(labels)]
     first = f" (the first {COMPARED})" if len(group.marks) > COMPARED else ""
     caption = f"Row ÷ column: ratio of {group.findings.rules.by} to target where both hit{first}; * separable"
-    return folded("Everyone against everyone", table(columns, body, caption, sortable=False, css="matrix"))
+    return folded("All pairs", table(columns, body, caption, sortable=False, css="matrix"))
 
 
 def _place(known: dict[tuple[str, str], Record], a: str, b: str) -> Cell:

@@ -75,7 +75,7 @@ class Findings:
     @functools.cached_property
     def matrix(self) -> Found:
         """Every two of the first algorithms: ``a, b, ratio, p, pairs, separable``."""
-        return found(self._matrix, "one algorithm alone: nothing to compare it with")
+        return found(self._matrix, "only one algorithm: nothing to compare it with")
 
     @functools.cached_property
     def certified(self) -> Found:

@@ -1,4 +1,4 @@
-"""Who won, by how much, how sure, at what cost, would it hold with other tuning, and what is missing."""
+"""The summary boxes: winner, margin, certainty, cost, dependence on tuning, and missing cells."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ NAMED = 3  # algorithms that share a rank, and are named
 
 
 def notices(material: Material) -> list[Html]:
-    """What a reader has to know before anything else."""
+    """The caveats shown at the top of the page."""
     lines = [*material.inputs.headline]
     for group in material.groups:
         several = f"{group.title}: " if len(material.groups) > 1 else ""
         own = [group.reason] if group.board is None else group.board.notices
-        lines += [f"{several}{'no board: ' * (group.board is None)}{line}" for line in own]
+        lines += [f"{several}{'no leaderboard: ' * (group.board is None)}{line}" for line in own]
     return [el("p", line, class_="notice") for line in dict.fromkeys(lines)]
 
 
 def section(material: Material) -> list[Html]:
     """The answers, one box each, for every group."""
-    parts = [] if material.groups else [none("no board: there are no cells")]
+    parts = [] if material.groups else [none("no leaderboard: there are no cells")]
     for group, heading in material.each():
         boxes = (
             _ranked(material, group, group.board) if group.board is not None else _unranked(material, group)
@@ -56,22 +56,22 @@ def _who(board: Board, first: list[Record]) -> Html:
     score = f"{row['score']:.{board.rules.decimals}f}"
     words = f"score {score} on {count} workload{'s' * (count != 1)}, {board.rules}"
     if len(first) > 1:
-        words = f"share the first rank; {words}"
+        words = f"tied for first; {words}"
     return _box("Who won", names + more, words)
 
 
 def _margin(group: Group, ranking: list[Record], first: list[Record]) -> Html:
     if len(ranking) < 2:
-        return _box("By how much", "—", "one algorithm alone")
+        return _box("By how much", "—", "only one algorithm")
     if len(first) > 1:
-        return _box("By how much", "level", f"{len(first)} algorithms have the same score")
+        return _box("By how much", "tied", f"{len(first)} algorithms have the same score")
     by, decimals = group.findings.rules.by, group.findings.rules.decimals
     second, ahead = ranking[1], ranking[0]["score"] - ranking[1]["score"]
     head = f"{ahead:+.{decimals}f} over {cut(str(second['label']), 40)}"
     comparison = group.findings.comparisons[0]
     one = comparison.overall
     if math.isnan(one.ratio):
-        return _box("By how much", head, "both hit in no pair, so their times have no ratio")
+        return _box("By how much", head, "no ratio of times: in no pair did both hit")
     spans = (
         ""
         if math.isnan(one.low)
@@ -85,7 +85,7 @@ def _sure(group: Group, board: Board, first: list[Record]) -> Html:
     row, level = first[0], f"{100 * board.rules.level:g} %"
     words = []
     if row["too_few"]:
-        words.append("n too small for an interval of its score")
+        words.append("too few studies for an interval of its score")
     elif not absent(row["low"]):
         decimals = board.rules.decimals
         words.append(
@@ -99,7 +99,7 @@ def _sure(group: Group, board: Board, first: list[Record]) -> Html:
     second = cut(group.marks[1].label, 30)
     if one.separable:
         words.append(f"p = {one.p:.2g} against {second}")
-        head = "separable" if one.faster == group.marks[0].label else f"{second} is faster, pair by pair"
+        head = "separable" if one.faster == group.marks[0].label else f"{second} is faster in paired tests"
         return _box("How sure", head, "; ".join(words))
     more = studies(one.more_studies)
     words.insert(0, one.reason or f"p = {one.p:.2g} against {second}")
@@ -123,18 +123,18 @@ def _cost(group: Group, row: Record) -> Html:
 
 def _tuning(group: Group, row: Record) -> Html:
     """Would it hold with other tuning?"""
-    title, label = "With other tuning", row["label"]
+    title, label = "Dependence on tuning", row["label"]
     cost = group.findings.cost.frame
     own = cost.loc[(cost["label"] == label) & cost["trials"].notna()] if "label" in cost else pd.DataFrame()
     if not len(own):
-        return _box(title, "not known", "only one setting was run: nothing was tuned")
+        return _box(title, "unknown", "only one setting was run, so nothing was tuned")
     chance = float(np.mean(own["chance"].to_numpy(float)))
     edges = group.findings.edges.frame
     truncated = edges.loc[edges["label"] == label] if "label" in edges else pd.DataFrame()
-    words = ["a single trial of its search hits, on average over workloads"]
+    words = ["chance that a single trial of its search hits, averaged over workloads"]
     if len(truncated):
         keys = dict.fromkeys(f"{r['hyperparameter']} ({r['side']})" for r in rows(truncated))
-        words.append(f"best trials on the border of the search: {', '.join(keys)}")
+        words.append(f"best trials lie on the border of the search space for {', '.join(keys)}")
     one = group.findings.one.frame
     best = one.loc[(one["label"] == label) & (one["reason"] == "")] if "label" in one else pd.DataFrame()
     if len(best):
@@ -149,11 +149,11 @@ def _tuning(group: Group, row: Record) -> Html:
 def _missing(material: Material, group: Group) -> Html:
     if material.inputs.headline:
         below = "; commands below" if material.inputs.missing else ""
-        return _box("What is missing", "incomplete", material.inputs.headline[0] + below, "bad")
+        return _box("Missing cells", "incomplete", material.inputs.headline[0] + below, "bad")
     unfinished = len(group.cells) - len(group.finished)
     if unfinished:
-        return _box("What is missing", f"{unfinished:,} cells", "not finished; see below", "bad")
-    return _box("What is missing", "nothing", f"all {len(group.cells):,} cells have finished")
+        return _box("Missing cells", f"{unfinished:,} cells", "not finished; see below", "bad")
+    return _box("Missing cells", "none", f"all {len(group.cells):,} cells have finished")
 
 
 def _unranked(material: Material, group: Group) -> list[Html]:
@@ -163,8 +163,8 @@ def _unranked(material: Material, group: Group) -> list[Html]:
         f"{len(finished)} of {len(group.cells)} cells finished, {labels} algorithms on {workloads} workloads"
     )
     return [
-        _box("Who won", "no board", group.reason),
-        _box("What there is", number(len(group.cells)) + " cells", what),
+        _box("Who won", "no leaderboard", group.reason),
+        _box("Results so far", number(len(group.cells)) + " cells", what),
         _missing(material, group),
     ]
 

@@ -40,14 +40,14 @@ class Section(NamedTuple):
     make: Callable[[Material], Sequence[Html]]
 
 
-SHORT = Section("answers", "In short", headline.section)
+SHORT = Section("answers", "Summary", headline.section)
 SECTIONS = (
-    Section("board", "Board", ranking.section),
+    Section("board", "Leaderboard", ranking.section),
     Section("profiles", "Performance profiles", profiles.profile_section),
     Section("times", "Time to target", profiles.bars_section),
     Section("curves", "Validation curves", curves.section),
     Section("crossings", "Certified crossings", evidence.crossing_section),
-    Section("versus", "Who is separable from whom", evidence.versus_section),
+    Section("versus", "Pairwise comparisons", evidence.versus_section),
     Section("tuning", "Tuning curves", tuning.section),
     Section("sensitivity", "Sensitivity", sensitivity.section),
     Section("edges", "Was the search wide enough?", search.edges_section),
@@ -55,8 +55,8 @@ SECTIONS = (
     Section("diagnostics", "Diagnostics", diagnostics.section),
     Section("algorithms", "Algorithms", algorithms.section),
     Section("workloads", "Workloads", workloads.section),
-    Section("manifest", "Where the numbers come from", origin.manifest_section),
-    Section("missing", "What is missing", origin.missing_section),
+    Section("manifest", "Provenance", origin.manifest_section),
+    Section("missing", "Missing cells", origin.missing_section),
     Section("reading", "How to read this", origin.reading_section),
 )  # fmt: skip
 
@@ -71,7 +71,7 @@ def page(material: Material) -> Html:
         el("title", title), el("style", styles()),
     )  # fmt: skip
     body = el(
-        "body", el("a", "Skip to the board", href="#board", class_="skip"), _header(material),
+        "body", el("a", "Skip to the leaderboard", href="#board", class_="skip"), _header(material),
         el("main", [_made(section, material) for section in (SHORT, *SECTIONS)]),
         el("footer", f"Made {_now()} by python -m runner.report."),
         el("script", Html((HERE / "script.js").read_text(encoding="utf-8"))),

@@ -1,4 +1,4 @@
-"""The board: the numbers of ``leaderboard.csv``, in its order."""
+"""The leaderboard: the numbers of ``leaderboard.csv``, in the same order."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def section(material: Material) -> list[Html]:
     for group, heading in material.each():
         parts += heading
         if group.board is None:
-            parts.append(none(f"no board: {group.reason}"))
+            parts.append(none(f"no leaderboard: {group.reason}"))
             continue
         parts += [ranking(group.board), medians(group.board, truncated(group))]
     return parts
 
 
 def ranking(board: Board) -> Html:
-    """A row an algorithm."""
+    """The ranking, one row per algorithm."""
     faster, level = board.rules.baseline, f"{100 * board.rules.level:g} %"
     recorded = board.ranking.count()
     spent = [unit for unit in ("samples", "seconds") if recorded.get(f"spent_{unit}", 0)]
@@ -39,21 +39,25 @@ def ranking(board: Board) -> Html:
         Column("#", "rank"),
         word("algorithm", "label"),
         Column("score", "score", hint="0 to 1: 1 is fastest on every workload"),
-        Column(f"{level} from", "low", hint="lower end of the interval, resampling studies"),
-        Column("to", "high", hint="upper end"),
+        Column(f"{level} low", "low", hint="lower end of the interval from resampling studies"),
+        Column("high", "high", hint="upper end of the interval"),
         Column(
-            "from the next",
+            "vs. next rank",
             "separable_from_next",
             numeric=False,
             hint="is it separable from the algorithm one rank below?",
         ),
-        Column("hit rate", "hit_rate", hint="of its finished cells"),
-        *[Column(f"× {faster}", "speedup", hint="geometric mean speed-up")] * bool(faster),
-        Column("kept", "rank_stability", hint="share of resamples in which it has this rank"),
-        Column("loo", "leave_one_out", hint="share of boards without one other on which it keeps its place"),
+        Column("hit rate", "hit_rate", hint="share of its finished cells that hit the target"),
+        *[Column(f"× {faster}", "speedup", hint=f"geometric mean speed-up over {faster}")] * bool(faster),
+        Column("rank stability", "rank_stability", hint="share of resamples in which it has this rank"),
+        Column(
+            "leave-one-out",
+            "leave_one_out",
+            hint="share of leaderboards without one other algorithm on which it keeps its place",
+        ),
         Column("studies", "studies"),
         Column("trials", "trials"),
-        *(Column(unit, f"spent_{unit}", hint="spent by all its cells") for unit in spent),
+        *(Column(unit, f"spent_{unit}", hint="total over all its cells") for unit in spent),
     ]
     lines = [
         [
@@ -100,7 +104,7 @@ def medians(board: Board, truncated: Collection[tuple[str, str]] = ()) -> Html:
         ]
         for row in rows(board.ranking)
     ]
-    note = f"Median {by} to the target; below it the smallest and largest study, and how many studies hit"
+    note = f"Median {by} to the target; below it, the fastest and slowest study and how many studies hit"
     return table(columns, lines, note, name=1, css="medians")
 
 

@@ -279,16 +279,16 @@ def more_studies(logs: np.ndarray, study: np.ndarray, level: float, shared: bool
 def _reason(logs: np.ndarray, study: np.ndarray | None, level: float) -> str:
     useful, least = len(signed_rank.informative(logs)), signed_rank.needed(level)
     if not len(logs):
-        return "nothing is paired"
+        return "no pairs: the two share no workload and study"
     if not useful:
-        return "every pair is a tie or missed by both"
+        return "every pair is a tie or was missed by both"
     if useful < least:
         kind = "pair" if useful == 1 else "pairs"
         return (
             f"with {useful} {kind} no difference can be separated at {100 * level:.6g} %: {least} are needed"
         )
     if study is not None and len(np.unique(study)) < 2:
-        return "one study: what its tuning points do on all workloads cannot be told from a difference"
+        return "one study: the luck of its tuning points cannot be told apart from a real difference"
     return ""
 
 

@@ -139,7 +139,7 @@ def test_damage_is_said(experiment: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1 done" in call(status, capsys, experiment, "--once").out
     said = call(status, capsys, experiment, "--once", "--check").out
     assert "1 damaged" in said and "evals.jsonl is not what the cell wrote" in said
-    assert "to be run again: 1 damaged" in said and f"python -m runner.retry {experiment}" in said
+    assert "need to be run again: 1 damaged" in said and f"python -m runner.retry {experiment}" in said
     assert "no finished cell to score: 1 damaged" in call(score, capsys, experiment).err
     (line,) = gaps(experiment, load(experiment)[0]).lines
     assert line.startswith("1 damaged") and line.endswith("--states damaged")

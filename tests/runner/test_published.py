@@ -22,7 +22,7 @@ def test_the_projects_own_board_is_there() -> None:
 def test_every_number_comes_out_again(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = call(score.main, capsys, board, "--check")
     assert (said.code, said.err) == (0, ""), said.out
-    assert said.out.endswith("every number again\n")
+    assert said.out.endswith("every number reproduced\n")
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def test_the_board_of_a_grid(
     *board, report = said.lines
     assert max(map(len, board)) <= 80 and report == f"report: {folder / 'report.html'}"
     assert "digits: accuracy ≥ 0.97" in said.out and "mnist[target=0.5]: accuracy ≥ 0.5" in said.out
-    assert "hit by nobody, credits nobody and counts: mnist[target=0.5]" in said.out
-    assert said.row("fast") == ["1", "fast", "0.500", "n too small", "50 %"]
+    assert "no algorithm reached the target, no credit, still scored: mnist[target=0.5]" in said.out
+    assert said.row("fast") == ["1", "fast", "0.500", "too few studies", "50 %"]
     assert said.row("slow[lr=0.1]")[:3] == ["2", "slow[lr=0.1]", "0.000"]  # exactly four times as slow
     assert said.row("slow[lr=0.1]", 2) == [
         "2", "slow[lr=0.1]", "4,000", "4,000–4,000", "4.00", "1/1", "1/1", "0.98"
@@ -104,7 +104,7 @@ def test_five_studies_have_an_interval_and_the_baselines_speed(tmp_path: Path, c
         # ratio 2.5 lies between points 49 (2.4848…) and 50 of 0…99: 49 whole steps and a half
         (("--integral", "trapezoid"), {"adamw": 1, "lion": 49.5 / 99}, "AlgoPerf's integral"),
         (("--baseline", "lion"), {"adamw": 1, "lion": 0.5}, "× lion"),
-        (("--resamples", "0"), {"adamw": 1, "lion": 0.5}, "n too small"),
+        (("--resamples", "0"), {"adamw": 1, "lion": 0.5}, "too few studies"),
     ],
 )
 def test_options(two: Path, capsys: Capture, options: tuple, scores: dict, extra: str) -> None:
@@ -182,14 +182,16 @@ def test_provisional_targets_and_workloads_without_one_are_named(tmp_path: Path,
         write_cell(tmp_path, label, "unsure", provisional=True)
         write_cell(tmp_path, label, "aimless", at=None, target=None)
     said = run(capsys, tmp_path)
-    assert "provisional target, published and not reproduced here (conf/targets): unsure" in said.lines
-    assert "no target, so not ranked: aimless" in said.lines
+    assert (
+        "provisional target, published elsewhere and not reproduced here (conf/targets): unsure" in said.lines
+    )
+    assert "not ranked, no target: aimless" in said.lines
     assert "2 workloads" in said.out and said.row("a")[2] == "1.000"
 
 
 def test_one_algorithm_alone_is_said_to_be_alone(tmp_path: Path, capsys: Capture) -> None:
     write_grid(tmp_path, {("w", "a"): [10, 20]})
-    assert "one algorithm alone: there is nobody to rank it against" in run(capsys, tmp_path).lines
+    assert "only one algorithm: there is nothing to rank it against" in run(capsys, tmp_path).lines
 
 
 # -- hostile names -----------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ def test_hostile_labels(tmp_path: Path, capsys: Capture) -> None:
     page = (folder / "leaderboard.md").read_text()
     assert page.startswith("# a \\[b] \\| &lt;i>\n") and "<script" not in page and "<b>" not in page
     rows = [line.replace("\\|", "") for line in page.splitlines() if line.startswith("| ")]
-    assert {row.count("|") for row in rows if " n too small " in row} == {6}  # five words each
+    assert {row.count("|") for row in rows if " too few studies " in row} == {6}  # five words each
     assert "two lines" in page and "\\[red]" in page and "\\`ls\\`" in page and " a\\\\ " in page
 
 
@@ -222,7 +224,7 @@ def test_hostile_labels_in_messages_are_one_line(tmp_path: Path, capsys: Capture
     write_cell(tmp_path, label, id="one")
     assert " ".join(label.split()) in refused(capsys, tmp_path)
     write_cell(tmp_path, label, id="two")
-    assert "2 cells stand for" in refused(capsys, tmp_path) and "one and two" in refused(capsys, tmp_path)
+    assert "2 cells claim" in refused(capsys, tmp_path) and "one and two" in refused(capsys, tmp_path)
 
 
 # -- bad input ---------------------------------------------------------------------------------------
@@ -249,10 +251,10 @@ def test_one_cell(tmp_path: Path, capsys: Capture) -> None:
     write_cell(tmp_path, at=640).append_eval({"steps": 1, "validation/accuracy": 0.98})
     line = refused(capsys, tmp_path)
     assert line.startswith(
-        "one cell, digits · adamw · study 0 · trial 0, which reached its target at 640 samples"
+        "only one cell, digits · adamw · study 0 · trial 0, which reached its target at 640 samples"
     )
     assert "best accuracy on digits: 0.98" in line and "run another" in line
-    assert line.endswith(f"; what there is: python -m runner.report {tmp_path}")
+    assert line.endswith(f"; to see the results so far: python -m runner.report {tmp_path}")
     write_cell(tmp_path, at=None)
     assert "did not reach its target" in refused(capsys, tmp_path)
 
@@ -266,7 +268,7 @@ def test_nothing_finished_all_missed_no_target(tmp_path: Path, capsys: Capture) 
     assert len(pd.read_csv(tmp_path / "unfinished" / "cells.csv")) == 3  # the table helps to find out why
     write_grid(tmp_path / "missed", {("w", "a"): [None, None], ("w", "b"): [None]})
     line = refused(capsys, tmp_path / "missed")
-    assert line.startswith("all missed: none of 3 finished cells") and "python -m runner.report " in line
+    assert line.startswith("all missed: none of the 3 finished cells") and "python -m runner.report " in line
     write_grid(tmp_path / "aimless", {("w", "a"): [None, None]}, target=None)
     assert "no target to reach" in refused(capsys, tmp_path / "aimless")
     assert not (tmp_path / "missed" / "leaderboard.csv").exists()
@@ -316,11 +318,11 @@ def test_times_that_are_no_times(tmp_path: Path, capsys: Capture) -> None:
     ("options", "words"),
     [
         (("--baseline", "adam"), "no algorithm here is called adam: did you mean adamw?"),
-        (("--tau-max", "1"), "--tau-max 1: wants a number over 1"),
-        (("--tau-max", "nan"), "wants a number over 1"),
-        (("--tau-max", "inf"), "wants a number over 1"),
-        (("--resamples", "-1"), "--resamples -1: wants 0 or more"),
-        (("--seed", "-1"), "--seed -1: wants 0 or more"),
+        (("--tau-max", "1"), "--tau-max 1: must be a number above 1"),
+        (("--tau-max", "nan"), "must be a number above 1"),
+        (("--tau-max", "inf"), "must be a number above 1"),
+        (("--resamples", "-1"), "--resamples -1: must be 0 or more"),
+        (("--seed", "-1"), "--seed -1: must be 0 or more"),
         (("--study-pick", "eval_index"), "no column eval_index_to_target"),
         (("--compat", "--integral", "exact"), "leave --integral exact out"),
         (("--check",), "is no published board"),
@@ -351,7 +353,7 @@ def test_stale_cells_on_a_board_come_with_their_retry(tmp_path: Path, capsys: Ca
     write_cell(tmp_path, "a", source="s", sources={"runner.train.loop": "before"})
     write_cell(tmp_path, "b", source="t", sources={"runner.train.loop": current("runner.train.loop")})
     line = refused(capsys, tmp_path)
-    assert "cannot share a board: source (runner.train.loop)" in line and "--allow-mixed" in line
+    assert "cannot share a leaderboard: source (runner.train.loop)" in line and "--allow-mixed" in line
     assert line.endswith(f"to train the stale ones again: python -m runner.retry {tmp_path} --states stale")
 
 

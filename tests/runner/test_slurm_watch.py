@@ -164,6 +164,6 @@ def test_what_a_jobs_log_ends_with_is_quoted(world: World, capsys: pytest.Captur
     end = b"no such module: conda\nsrun: error: n1: task 0: Exited with exit code 1\n"
     log.write_bytes(b"\xff\n" * 10_000 + end)
     assert status([str(world.root / "exp"), "--once"]) == 0
-    assert "a job's log ends: “no such module: conda”" in capsys.readouterr().out
+    assert "last line of a job's log: “no such module: conda”" in capsys.readouterr().out
     world.run(lambda: None)
     assert "its job is gone; its log ends: “no such module: conda”" in world.told.errors

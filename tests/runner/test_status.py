@@ -67,7 +67,7 @@ def test_everything_is_there_in_80_columns_and_nothing_is_touched(command: Comma
     for status in ("failed", "oom", "timeout"):
         assert f"digits · {status} · study 0 · trial 0: {status}: ValueError: what went wrong" in text
         assert str(experiment / "cells" / f"digits.{status}.s0.t0.{status}00digits") in text
-    assert "nobody comes for them: 1 pending, 1 killed" in text
+    assert "unfinished, with no worker or job assigned: 1 pending, 1 killed" in text
     assert f"python -m runner.retry {experiment}" in text
 
 
@@ -124,7 +124,7 @@ def test_many_failures_are_cut_short_and_listed_when_asked(
         write_cell(tmp_path, trial=trial, status="failed", error="too bad")
     assert main([str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert text.count("too bad") == 20 and "and 5 more: --cells lists them" in text
+    assert text.count("too bad") == 20 and "and 5 more (--cells lists all)" in text
     assert main([str(tmp_path), "--cells"]) == 0
     assert capsys.readouterr().out.count("too bad") == 25
 

@@ -63,7 +63,7 @@ def test_cells_that_were_trained_otherwise_come_with_the_command(board: Path, ca
     )
     assert line.endswith(" name=mine")
     assert "did you mean ours?" in refusal(score.main, capsys, "results/mine", "--against", "our")
-    assert "only shows" in refusal(score.main, capsys, "results/mine", "--against", "ours", "--publish")
+    assert "only displays" in refusal(score.main, capsys, "results/mine", "--against", "ours", "--publish")
 
 
 def test_a_published_board_loads(board: Path) -> None:

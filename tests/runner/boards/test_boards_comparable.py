@@ -79,7 +79,7 @@ def test_a_part_without_a_board_is_said_on_the_others(tmp_path: Path, capsys: Ca
     pair(tmp_path, {}, {})
     write_cell(tmp_path, "a", "imagenet", data="real", status="failed")
     said = scored(capsys, tmp_path)
-    assert "real data: nothing to rank: 1 failed, no target" in said.lines
+    assert "real data: nothing to rank: 1 failed; no workload has a target" in said.lines
 
 
 def test_a_baseline_that_one_part_lacks_is_a_baseline_on_the_other(tmp_path: Path, capsys: Capture) -> None:
@@ -116,9 +116,9 @@ def test_refused_by_every_unit(
         other.write_text(other.read_text().replace('"train": "1"', '"train": "2"'))
     for by in ("samples", "seconds", "steps"):
         line = refusal(score.main, capsys, tmp_path, "--by", by)
-        assert line.startswith("these cells cannot share a board: ") and words in line
+        assert line.startswith("these cells cannot share a leaderboard: ") and words in line
         assert "digits · a · study 0 · trial 0" in line and "digits · b · study 0 · trial 0" in line
-        assert "--allow-mixed ranks them all the same" in line and "--by samples" not in line
+        assert "--allow-mixed ranks them anyway" in line and "--by samples" not in line
     said = scored(capsys, tmp_path, "--allow-mixed")
     noted = [line for line in said.lines if line.startswith("mixed, on request: ")]
     assert len(noted) == 1 and words in noted[0] and noted[0] in said.lines[:2]
@@ -169,7 +169,7 @@ def test_refused_by_seconds_alone(
     pair(tmp_path, first, second)
     line = refusal(score.main, capsys, tmp_path, "--by", "seconds")
     assert words in line
-    assert line.endswith("(--by samples compares them, --allow-mixed ranks them all the same)")
+    assert line.endswith("(--by samples compares them, --allow-mixed ranks them anyway)")
     for by in ("samples", "steps"):
         assert "mixed" not in scored(capsys, tmp_path, "--by", by).out
     assert words in scored(capsys, tmp_path, "--by", "seconds", "--allow-mixed").out
@@ -209,7 +209,7 @@ def test_two_cells_in_one_place(tmp_path: Path, capsys: Capture) -> None:
     write_cell(tmp_path, "a", id="two", at=3)
     write_cell(tmp_path, "b")
     line = refusal(score.main, capsys, tmp_path, "--allow-mixed")
-    assert "2 cells stand for digits · a · study 0 · trial 0: one and two" in line and "label=NAME" in line
+    assert "2 cells claim digits · a · study 0 · trial 0: one and two" in line and "label=NAME" in line
     write_cell(tmp_path, "a", id="two", status="failed")
     assert scored(capsys, tmp_path).row("a")[:3] == ["1", "a", "1.000"]
 

@@ -62,7 +62,7 @@ def test_the_printed_commands_complete_a_grid(
     said = scored(capsys, folder)
     assert said.lines[0] == "incomplete: of 4 cells 1 missing"
     page = (folder / "leaderboard.md").read_text()
-    assert page.splitlines()[2] == "> **incomplete: of 4 cells 1 missing**" and "## What is missing" in page
+    assert page.splitlines()[2] == "> **incomplete: of 4 cells 1 missing**" and "## Missing cells" in page
     (line,) = ends(said)
     assert line.startswith("1 cell missing (") and "· lion · study 1 · trial 0): python -m runner -m " in line
     assert f"`{line.rpartition(': ')[2]}`" in page
@@ -147,7 +147,7 @@ def test_states_together_and_a_long_list(tmp_path: Path, capsys: Capture) -> Non
     assert ends(said)[0].startswith(
         "5 oom (digits · b · study 0 · trial 0, digits · b · study 1 · trial 0, and 3 more): python -m "
     )
-    assert said.row("b")[:4] == ["2", "b", "0.000", "n too small"] and said.row("b", 1)[4] == "0"
+    assert said.row("b")[:4] == ["2", "b", "0.000", "too few studies"] and said.row("b", 1)[4] == "0"
 
 
 def test_a_complete_grid_says_nothing(tmp_path: Path, capsys: Capture) -> None:
@@ -155,7 +155,7 @@ def test_a_complete_grid_says_nothing(tmp_path: Path, capsys: Capture) -> None:
     write_cell(tmp_path, "b", study=1, at=None, status="diverged")
     said = scored(capsys, tmp_path)
     assert "incomplete" not in said.out and ends(said) == []
-    assert "What is missing" not in (tmp_path / "leaderboard.md").read_text()
+    assert "Missing cells" not in (tmp_path / "leaderboard.md").read_text()
 
 
 def test_a_hole_of_cells_that_nobody_knows_how_to_launch(tmp_path: Path, capsys: Capture) -> None:

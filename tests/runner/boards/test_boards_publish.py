@@ -71,7 +71,7 @@ def test_what_is_published(capsys: Capture) -> None:
     assert (
         len(evals) == 12 and evals["validation/accuracy"].dtype == "float64"
     )  # what counts, to the last bit
-    assert checked(capsys, board) == (0, f"{board}: every number again\n", "")
+    assert checked(capsys, board) == (0, f"{board}: every number reproduced\n", "")
 
 
 def test_the_same_numbers_are_no_new_version(capsys: Capture) -> None:
@@ -168,7 +168,7 @@ def test_another_workload_does_not_enter_a_frozen_board(capsys: Capture) -> None
     more.to_parquet(board / "cells.parquet")
     said = scored(capsys, board)
     assert "2 workloads, by samples" in said.out
-    assert "not one of this board's workloads, so not ranked: new" in said.lines
+    assert "not ranked, not a workload of this leaderboard: new" in said.lines
     assert said.row("adamw")[:3] == ["1", "adamw", "1.000"]
     wrong = checked(capsys, board).lines  # notices, and no number
     assert wrong[0] == "configs.jsonl.gz: the configs of other cells"

@@ -24,10 +24,11 @@ from runner.stats import medians, study_times
 from tests.experiments import call, refusal, write_cell, write_grid
 
 HEADINGS = [
-    "In short", "Board", "Performance profiles", "Time to target", "Validation curves", "Certified crossings",
-    "Who is separable from whom", "Tuning curves", "Sensitivity", "Was the search wide enough?",
-    "One setting for all workloads", "Diagnostics", "Algorithms", "Workloads", "Where the numbers come from",
-    "What is missing", "How to read this",
+    "Summary", "Leaderboard", "Performance profiles", "Time to target", "Validation curves",
+    "Certified crossings",
+    "Pairwise comparisons", "Tuning curves", "Sensitivity", "Was the search wide enough?",
+    "One setting for all workloads", "Diagnostics", "Algorithms", "Workloads", "Provenance", "Missing cells",
+    "How to read this",
 ]  # fmt: skip
 FEW = Rules(resamples=20)
 # The rest of the degenerate tables take half a minute together.
@@ -338,7 +339,7 @@ def test_degenerate_tables_open_and_say_why(case: str, tmp_path: Path) -> None:
         tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(path.read_text()).iter()}
         assert tags <= {"svg", "title", "desc", "style", "rect", "path", "text", "circle"}
     if not made(cells)[0]:
-        assert "no board" in page.words["answers"].lower()
+        assert "no leaderboard" in page.words["answers"].lower()
 
 
 def test_hostile_names_are_whole_in_the_board(tmp_path: Path) -> None:
@@ -399,6 +400,6 @@ def test_what_cannot_be_compared_has_a_report_all_the_same(
     write_cell(experiment, "adamw", "digits", 6, targets="v2")
     assert call(main, capsys, experiment).code == 0
     page = Page((experiment / "report.html").read_text())
-    assert "cannot share a board" in page.words["answers"] and "--allow-mixed" in page.words["answers"]
+    assert "cannot share a leaderboard" in page.words["answers"] and "--allow-mixed" in page.words["answers"]
     assert call(main, capsys, experiment, "--allow-mixed").code == 0
     assert "mixed, on request" in (experiment / "report.html").read_text()
