@@ -55,13 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     add("a", metavar="A", help="label of an algorithm")
     add("b", metavar="B", help="label of another algorithm")
     add("--by", choices=UNITS, help="unit of time to target (default: samples; seconds for imported logs)")
-    add("--study-pick", choices=("time", "eval_index"), default="time", help="which trial represents a study: "
-        "the fastest to hit, or the one that hit at the smallest evaluation index (default: time)")  # fmt: skip
+    add("--study-pick", choices=("time", "eval_index"), default="time", help="trial that represents a study: "
+        "the fastest to hit, or the one with the smallest evaluation index (default: time)")  # fmt: skip
     add("--level", type=float, default=0.95, metavar="P", help="confidence level (default: 0.95)")
     add("--csv", type=expanded, metavar="FILE", help="write all numbers to this file")
-    add(
-        "--allow-mixed", action="store_true", help="compare cells that are not comparable; the output says so"
-    )
+    add("--allow-mixed", action="store_true", help="compare even cells that are not comparable, and say so")
     add_json(parser)
     return parser
 
@@ -213,16 +211,14 @@ def _verdict(comparison: Comparison) -> list[str]:
 
 def footnotes(comparison: Comparison) -> list[str]:
     """How to read the table."""
-    lines = ["A / B: ratio of times, below 1 if A is faster; hit %: share of A's and of B's cells that hit"]
+    lines = ["A / B: ratio of times, below 1 if A is faster; hit %: of the cells of A and of B"]
     lines += [f"faster: named if separable at {_percent(comparison.level)}"]
     lines += ["studies needed: further studies per workload expected to separate them (power 80 %)"]
     rows = _records(comparison.workloads)
     if any(0 < row["interval_level"] < comparison.level - 1e-9 for row in rows):
         lines += [f"* too few pairs for a {_percent(comparison.level)} interval: lowest to highest ratio"]
     if comparison.shared_points:
-        lines += [
-            "overall: a study uses the same trial points on all workloads, so it counts once, as one unit"
-        ]
+        lines += ["overall: a study uses the same trial points on all workloads, so it counts as one unit"]
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row["reason"]:

@@ -1,4 +1,4 @@
-"""``python -m runner.retry results/<name>``: run cells again that failed, are stale or damaged, or unfinished.
+"""``python -m runner.retry results/<name>``: rerun failed, stale, damaged or unfinished cells.
 
 Uses the cells' own resolved configs, never ``conf/``. The cells run like those of a grid, with the launcher
 of the experiment's last launch unless told otherwise.
@@ -220,8 +220,8 @@ class Retry(Grid):
                 continue
             if identity(cell.config) != cell.id:
                 self.display.notice(
-                    "the config format has changed, so these cells would get other ids today; they keep their "
-                    "ids and folders"
+                    "the config format has changed, so these cells would get other ids today; they keep "
+                    "their ids and folders"
                 )
             yield cell
 

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--baseline",
         metavar="LABEL",
-        help="speed-ups are relative to this algorithm (default: adamw, if ranked)",
+        help="speed-ups are relative to this algorithm (default: adamw)",
     )
     add("--resamples", type=int, metavar="N", help="bootstrap resamples of studies (default: 1000)")
     add("--seed", type=int, metavar="N", help="seed of the bootstrap (default: 0)")
@@ -117,7 +117,7 @@ def _against(inputs: Inputs, options: argparse.Namespace) -> Inputs:
         raise UserError("--against only displays a comparison and cannot be combined with --publish or --as")
     if inputs.kind == "published":
         raise UserError(
-            f"{inputs.folder} is a published leaderboard: name the experiment to compare with {options.against}"
+            f"{inputs.folder} is published: name the experiment to compare with {options.against}"
         )
     return against(inputs, options.against)
 

@@ -154,7 +154,7 @@ def choose(
     if ids:
         return list(ids)
     if number < 1:
-        raise UserError(f"--cells {number}: wants 1 or more")
+        raise UserError(f"--cells {number}: expected 1 or more")
     if label is not None:
         labels = [str(name) for name in finished["label"]]
         if label not in labels:

@@ -149,7 +149,7 @@ def shard(names: Sequence[str], which: str) -> list[str]:
     """
     found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", which)
     if found is None or int(found[1]) > int(found[2]):
-        raise UserError(f"--shard {which}: wants i/n, as 1/3")
+        raise UserError(f"--shard {which}: expected i/n, such as 1/3")
     return list(names[int(found[1]) - 1 :: int(found[2])])
 
 

@@ -154,5 +154,5 @@ def test_whether_null_is_taken_is_read_from_the_class(
     if accepted:
         assert compose(overrides, [tmp_path])["algorithm"]["optimizer"]["level"] is None
     else:
-        with pytest.raises(UserError, match=r"optimizer\.level: got null, wants a number"):
+        with pytest.raises(UserError, match=r"optimizer\.level: got null, expected a number"):
             compose(overrides, [tmp_path])

@@ -15,11 +15,11 @@ from runner.contract.stream import decode
 from runner.contract.targets import locate
 
 Spec = Mapping[str, Any]  # the config of a model
-SINGLE = ("binary", "regression")  # kinds of task with one number a row
+SINGLE = ("binary", "regression")  # kinds of task with one number per row
 
 
 class Outputs(nn.Module):
-    """A model whose outputs come in an object's ``logits``, or as (B, 1) where one number a row is wanted."""
+    """A model whose outputs are an object's ``logits``, or as (B, 1) where one number per row is needed."""
 
     def __init__(self, model: nn.Module, single: bool) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class Normalise(nn.Module):
 
 
 class LinearBinary(nn.Module):
-    """Logistic regression: one logit a row, (B,); weights and bias start at zero."""
+    """Logistic regression: one logit per row, (B,); weights and bias start at zero."""
 
     def __init__(self, normalise: Normalise, features: int) -> None:
         super().__init__()

@@ -270,7 +270,7 @@ def read_frame(path: Path) -> Any:
 
     if not path.is_file():
         raise UserError(
-            f"no {path}: workload.file wants a CSV, TSV or Parquet file, in data_dir or by full path"
+            f"no {path}: workload.file must be a CSV, TSV or Parquet file, in data_dir or by full path"
         )
     try:
         if path.suffix in (".parquet", ".pq"):
@@ -348,7 +348,7 @@ class Arrays(OwnData):
         found = {part: pair for part, pair in names.items() if all(name in arrays for name in pair)}
         if "train" not in found:
             raise UserError(
-                f"{path}: wants x and y, or x_train and y_train; it has {', '.join(arrays) or 'nothing'}"
+                f"{path}: expected x and y, or x_train and y_train; it has {', '.join(arrays) or 'nothing'}"
             )
         return {part: _rows(path, arrays[x], arrays[y], (x, y)) for part, (x, y) in found.items()}
 

@@ -243,7 +243,7 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(
-            f"no {path}: workload.text wants a UTF-8 text file, by its full path or relative to data_dir"
+            f"no {path}: workload.text must be a UTF-8 text file, by its full path or relative to data_dir"
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error

@@ -172,10 +172,10 @@ def _missing(error: ModuleNotFoundError) -> str:
     name = error.name or str(error)
     top = name.partition(".")[0]
     if top in PACKAGES:
-        return f"wants {name}, which only AlgoPerf itself has: install it"
+        return f"needs {name}, which only AlgoPerf itself has: install it"
     if top in JAX:
-        return f"wants {top}, which is not installed: only what PyTorch submissions need is known here"
-    return f"wants {name}, which is not installed: pip install {INSTALL.get(top, top)}"
+        return f"needs {top}, which is not installed: only what PyTorch submissions need is known here"
+    return f"needs {name}, which is not installed: pip install {INSTALL.get(top, top)}"
 
 
 class _Neighbours(importlib.abc.MetaPathFinder, importlib.abc.Loader):

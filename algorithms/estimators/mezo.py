@@ -32,7 +32,7 @@ class MeZO:
         times smaller than SGD's. Adaptive optimizers see noise in every coordinate, momentum averages it: the
         preset has neither. Under bf16 the rounding of the loss drowns a slope at ε = 1e-3: raise ε. An
         objective or a reweighting that takes gradients has to enable them itself.
-    Deviations: the estimate is written to ``.grad`` (one tensor a parameter) for transforms and the
+    Deviations: the estimate is written to ``.grad`` (one tensor per parameter) for transforms and the
         optimizer to go on from; the authors' own step needs none. The loss handed on is the mean of all
         passes, not L(w + εz). As in their code w comes back up to rounding and dropout is off in both passes;
         but batch norms, which their models lack, normalise by the batch, and only the first pass moves

@@ -71,11 +71,11 @@ class AnyLoss:
         self.L, self.beta, self.gmean_sqrt, self.eps = L, beta, gmean_sqrt, eps
 
     def compatible(self, info: Info) -> str | None:
-        """Needs one logit a row."""
+        """Needs one logit per row."""
         return (
             None
             if info.task == "binary"
-            else f"needs a binary task (one logit a row), this one is {info.task}"
+            else f"needs a binary task (one logit per row), this one is {info.task}"
         )
 
     def __call__(self, task: Task, batch: Batch) -> Tensor:

@@ -57,7 +57,7 @@ class MWLoss:
         self.temperature, self.score, self.bce_weight = temperature, score, bce_weight
 
     def compatible(self, info: Info) -> str | None:
-        """Needs one label a row."""
+        """Needs one label per row."""
         if info.task == "regression":
             return f"ranks rows by their labels; {NO_CLASSES}"
         return "ranks rows by their labels; a row of tokens has none" if info.task == "lm" else None

@@ -145,7 +145,7 @@ def quantise(w: Tensor, levels: int, bucket: int | None = None) -> Tensor:
 
 
 def in_buckets(w: Tensor, bucket: int | None) -> Tensor:
-    """The entries of ``w``, a bucket a row, (n, bucket); the last row filled up with the last entry."""
+    """The entries of ``w``, one bucket per row, (n, bucket); the last row filled up with the last entry."""
     flat = w.flatten()
     size = flat.numel() if bucket is None else min(bucket, flat.numel())
     missing = -flat.numel() % size

@@ -36,7 +36,7 @@ class LabelShards:
         self.workers = int(workers)
 
     def compatible(self, info: Info) -> str | None:
-        """Needs one label a row, and a row for each worker."""
+        """Needs one label per row, and a row for each worker."""
         if info.task == "lm":
             return "rows of tokens have no labels to sort by"
         if info.batch_size < self.workers:

@@ -100,7 +100,7 @@ class AlgoPerf(Algorithm):
             if self._hyperparameters is not None or error.obj is not None:
                 raise
             raise UserError(
-                f"{self._file} wants a hyperparameter {error.name}: give algorithm.search_space=… (the file "
+                f"{self._file} needs a hyperparameter {error.name}: set algorithm.search_space=… (the file "
                 f"of its tuning search space), or algorithm.hyperparameters.{error.name}=…"
             ) from error
         except (RuntimeError, ValueError) as error:

@@ -42,9 +42,9 @@ class NormalizedLRGD(Algorithm):
         self.lr, self.normalized = lr, normalized
 
     def compatible(self, info: Info) -> str | None:
-        """Needs one logit a row and a linear model."""
+        """Needs one logit per row and a linear model."""
         if info.task != "binary":
-            return f"needs a binary task (one logit a row), this one is {info.task}"
+            return f"needs a binary task (one logit per row), this one is {info.task}"
         if info.model != "linear":
             return f"needs a linear model, this one is {info.model}"
         return None

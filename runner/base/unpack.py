@@ -34,7 +34,7 @@ def limit(path: Path, most: int | None = MOST) -> int:
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
-        raise UserError(f"{VARIABLE}={told}: wants a number of gigabytes above 0")
+        raise UserError(f"{VARIABLE}={told}: expected a number of gigabytes above 0")
     return int(gigabytes * 1e9)
 
 

@@ -223,7 +223,7 @@ def _asides(
     alone = len(names(cells, "label")) == 1
     lines = ["only one algorithm: there is nothing to rank it against"] * alone
     if unreached:
-        lines.append(f"no algorithm reached the target, no credit, still scored: {', '.join(unreached)}")
+        lines.append(f"target never reached, scored 0 for every algorithm: {', '.join(unreached)}")
     if met:
         lines.append(f"target already met by the untrained model, so uninformative: {', '.join(met)}")
     lines += [f"not ranked, no target: {', '.join(aimless)}"] * bool(aimless)

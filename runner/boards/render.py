@@ -18,12 +18,12 @@ USUAL = 80  # columns of a terminal
 READING = (
     "On each workload, an algorithm that takes r times as long as the fastest earns (4 − r) / 3; the fastest "
     "earns 1. The score is the mean over workloads, and its interval comes from resampling studies. “rank "
-    "stability”: share of the resamples in which the rank stays the same. “leave-one-out”: one other algorithm "
-    "is removed at a time; share of these leaderboards on which the order relative to the rest stays the same. "
+    "stability”: share of the resamples in which the rank stays the same. “leave-one-out”: share of the "
+    "leaderboards, each without one other algorithm, on which it keeps its place among the rest. "
     "“≈”: not separable from the next row (`python -m runner.compare`). “spread”: fastest to slowest study. "
     "“studies” and “cells”: how many hit the target. “reached”: the best validation value of each study's "
-    "scored run (its fastest hit, or else its best trial); median over studies. “samples” and “seconds” under "
-    "“Uncertainty and cost”: total over all cells, including unfinished ones."
+    "scored run (its fastest hit, or else its best trial); median over studies. “samples” and “seconds” "
+    "under “Uncertainty and cost”: total over all cells, including unfinished ones."
 )
 
 

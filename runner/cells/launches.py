@@ -1,4 +1,4 @@
-"""What was launched, when, by whom: a folder a launch under the experiment's ``jobs/``, never used twice."""
+"""Records of launches: one folder per launch under the experiment's ``jobs/``, never reused."""
 
 from __future__ import annotations
 

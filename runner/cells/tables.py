@@ -1,4 +1,4 @@
-"""An experiment's folder as two tables: ``cells``, a row a cell, and ``evals``, a row an evaluation."""
+"""An experiment's folder as two tables: ``cells`` (one row per cell), ``evals`` (one row per evaluation)."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def _inert(value: Any) -> Any:
 
 
 def _frame(records: Sequence[Record], first: Iterable[str] = ()) -> pd.DataFrame:
-    """One column a key, those in ``first`` in front, each with one dtype whatever the files held."""
+    """One column per key, those in ``first`` in front, each with one dtype whatever the files held."""
     import pandas as pd
 
     names = dict.fromkeys(first)

@@ -17,7 +17,7 @@ def check_compatible(subject: Subject) -> Result:
     for info in (*infos, *others(infos[0])):
         reason = algorithm.compatible(info)
         if reason is not None and not _says_why(reason):
-            return failed(f"compatible() answers {reason!r} to a {info.task} task: wants None or a reason")
+            return failed(f"compatible() answers {reason!r} to a {info.task} task: expected None or a reason")
     reasons = [algorithm.compatible(info) for info in infos]
     if all(reason is not None for reason in reasons):
         return failed(f"it fits none of the small workloads: {reasons[0]}")

@@ -25,7 +25,7 @@ class Report:
         self.counts: Counter[str] = Counter()
 
     def add(self, title: str, results: Iterable[tuple[str, Result]]) -> None:
-        """Print the results of one subject under its ``title``, one line a check."""
+        """Print the results of one subject under its ``title``, one line per check."""
         if self.console.is_terminal:
             self._live(title, results)
             return

@@ -25,8 +25,8 @@ class Wanted:
         rows: outputs and targets of each.
         losses: of each row, without a penalty.
         penalty: of the weights, which counts once, whatever the rows weigh.
-        gradients: of the losses' mean, one tensor a parameter.
-        pulls: gradients of the penalty, one tensor a parameter; None where there is none.
+        gradients: of the losses' mean, one tensor per parameter.
+        pulls: gradients of the penalty, one tensor per parameter; None where there is none.
     """
 
     def __init__(self, built: Built, batch: Batch) -> None:

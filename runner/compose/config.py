@@ -254,7 +254,7 @@ def explained(config_dirs: Sequence[Path] = (), overrides: Sequence[str] = ()) -
         if not str(error).startswith("Config group override"):
             raise
         chosen = [o for o in overrides if not isinstance(parsed(o).value(), (str, list))]
-        names = [f"{o}: wants the name of a file" for o in chosen if "." not in name_of(o)]
+        names = [f"{o}: expected the name of a file" for o in chosen if "." not in name_of(o)]
         raise UserError("; ".join(names) or _first_line(error)) from error  # algorithm=3
 
 

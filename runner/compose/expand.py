@@ -86,19 +86,19 @@ def _entries(grid: Any) -> list[Any]:
     if grid is None:
         return [{}]
     if not isinstance(grid, list) or not grid:
-        raise UserError(f"grid: got {grid!r}, wants {WANTS}")
+        raise UserError(f"grid: got {grid!r}, expected {WANTS}")
     return grid
 
 
 def _mapping(index: int, entry: Any) -> dict[str, list[Any]]:
     """One sub-grid, every value a list."""
     if not isinstance(entry, Mapping):
-        raise UserError(f"grid[{index}]: got {entry!r}, wants a mapping from keys to values")
+        raise UserError(f"grid[{index}]: got {entry!r}, expected a mapping from keys to values")
     for key, value in entry.items():
         if not isinstance(key, str) or key.lstrip("+").partition(".")[0] in NOT_LINKED:
             raise UserError(f"grid[{index}].{key}: belongs beside grid, not into a sub-grid")
         if value == []:
-            raise UserError(f"grid[{index}].{key}: got [], wants a value or a list of values")
+            raise UserError(f"grid[{index}].{key}: got [], expected a value or a list of values")
     return {str(key): value if isinstance(value, list) else [value] for key, value in entry.items()}
 
 

@@ -71,7 +71,7 @@ def take(config: dict[str, Any]) -> dict[str, Any]:
         _check(f"workload.resources.{key}", given.get(key, DEFAULTS[key]), *wanted)
     if (device := given.get("device")) not in DEVICES:
         raise UserError(
-            f"workload.resources.device: got {device!r}, wants cpu, cuda, or null for what there is"
+            f"workload.resources.device: got {device!r}, expected cpu, cuda, or null for what there is"
         )
     factors = dict(_factors(config["algorithm"]))
     for key, value in factors.items():
@@ -177,7 +177,7 @@ def _factor(folder: CellFolder) -> float:
 def _check(key: str, value: Any, types: tuple[type, ...], ends: tuple[float, float], wants: str) -> None:
     right = isinstance(value, types) and not isinstance(value, bool)
     if not right or (value is not None and not (ends[0] <= value <= ends[1] and value < math.inf)):
-        raise UserError(f"{key}: got {'null' if value is None else repr(value)}, wants {wants}")
+        raise UserError(f"{key}: got {'null' if value is None else repr(value)}, expected {wants}")
 
 
 def _factors(tree: Mapping[str, Any], path: str = "algorithm") -> Iterator[tuple[str, Any]]:

@@ -61,7 +61,7 @@ def point(
     if not space:
         raise UserError(f"trial={trial}: this algorithm has no search space; use trial=0, its defaults")
     if not 1 <= trial <= TRIALS:
-        raise UserError(f"trial: got {trial}, wants an integer from 0 to {TRIALS}")
+        raise UserError(f"trial: got {trial}, expected an integer from 0 to {TRIALS}")
     listed = {
         name: _of_trial(name, entry["points"], trial) for name, entry in space.items() if "points" in entry
     }
@@ -121,7 +121,7 @@ def algoperf(dimensions: int, index: int) -> list[float]:
     """
     bases = _odd_primes(BELOW_PRIMES)[:-1]
     if dimensions > len(bases):
-        raise UserError(f"search_space: got {dimensions} hyperparameters, wants at most {len(bases)}")
+        raise UserError(f"search_space: got {dimensions} hyperparameters, expected at most {len(bases)}")
     return [_shifted(base, index + SKIPPED) for base in bases[-dimensions:]]
 
 
@@ -181,7 +181,7 @@ def _scaled(entry: Mapping[str, Any], u: float) -> Any:
 def _checked(name: str, entry: Any) -> dict[str, Any]:
     key = f"search_space.{name}"
     if not isinstance(entry, Mapping):
-        raise UserError(f"{key}: got {entry!r}, wants min and max, or choices")
+        raise UserError(f"{key}: got {entry!r}, expected min and max, or choices")
     for unknown in [k for k in entry if k not in KEYS]:
         raise UserError(f"{key}: unknown key {str(unknown)!r}: {nearest(str(unknown), KEYS)}")
     given = {k: v for k, v in entry.items() if v is not None}  # null: a preset takes it out
@@ -190,7 +190,7 @@ def _checked(name: str, entry: Any) -> dict[str, Any]:
         _check_range(key, given)
         return given
     if not isinstance(given[kind], (list, tuple)) or not given[kind]:
-        raise UserError(f"{key}.{kind}: got {given[kind]!r}, wants a list of values")
+        raise UserError(f"{key}.{kind}: got {given[kind]!r}, expected a list of values")
     if beside := [k for k in KEYS if k in given and k != kind]:
         raise UserError(f"{key}: got {kind} beside {', '.join(beside)}; set {kind} to null, or the others")
     return given
@@ -199,14 +199,14 @@ def _checked(name: str, entry: Any) -> dict[str, Any]:
 def _check_range(key: str, entry: Mapping[str, Any]) -> None:
     for bound in ("min", "max"):
         if bound not in entry:
-            raise UserError(f"{key}: wants min and max, or choices; {bound!r} is missing")
+            raise UserError(f"{key}: expected min and max, or choices; {bound!r} is missing")
         value = entry[bound]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{key}.{bound}: got {value!r}, wants a number")
+            raise UserError(f"{key}.{bound}: got {value!r}, expected a number")
     scale = entry.get("scale", "linear")
     if scale not in ("linear", "log"):
-        raise UserError(f"{key}.scale: got {scale!r}, wants linear or log")
+        raise UserError(f"{key}.scale: got {scale!r}, expected linear or log")
     if not entry["min"] < entry["max"]:
-        raise UserError(f"{key}: got min {entry['min']} and max {entry['max']}, wants min < max")
+        raise UserError(f"{key}: got min {entry['min']} and max {entry['max']}, expected min < max")
     if scale == "log" and entry["min"] <= 0:
-        raise UserError(f"{key}.min: got {entry['min']}, wants a number above 0 on a log scale")
+        raise UserError(f"{key}.min: got {entry['min']}, expected a number above 0 on a log scale")

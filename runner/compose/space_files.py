@@ -78,10 +78,10 @@ def _entry(where: str, entry: Any) -> dict[str, Any]:
     if isinstance(entry, Mapping) and entry.keys() == {"feasible_points"} and entry["feasible_points"]:
         return {"choices": list(entry["feasible_points"])}
     if not isinstance(entry, Mapping) or not {"min", "max"} <= entry.keys() <= {"min", "max", "scaling"}:
-        raise UserError(f"{where}: wants min, max and scaling, or feasible_points")
+        raise UserError(f"{where}: expected min, max and scaling, or feasible_points")
     scaling = entry.get("scaling", SCALINGS[0])
     if scaling not in SCALINGS:
-        raise UserError(f"{where}: scaling: got {scaling!r}, wants {' or '.join(SCALINGS)}")
+        raise UserError(f"{where}: scaling: got {scaling!r}, expected {' or '.join(SCALINGS)}")
     return {"min": entry["min"], "max": entry["max"], "scale": scaling}
 
 

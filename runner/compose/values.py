@@ -131,7 +131,7 @@ def check_spaces(config: Mapping[str, Any], default: Mapping[str, Any]) -> None:
         _check_known(f"search_space.{name}", key, flat)
         for value in search.samples(entry):
             if (wants := _wanted(key, value, known, flat)) is not None:
-                raise UserError(f"search_space.{name}: may draw {_shown(value)}; {key} wants {wants}")
+                raise UserError(f"search_space.{name}: may draw {_shown(value)}; {key} takes {wants}")
 
 
 def check_targets(config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
@@ -317,7 +317,7 @@ def _within(value: Any, limits: Range) -> bool:
 
 
 def _bad(key: str, value: Any, wants: str) -> UserError:
-    return UserError(f"{key}: got {_shown(value)}, wants {wants}")
+    return UserError(f"{key}: got {_shown(value)}, expected {wants}")
 
 
 def _shown(value: Any) -> str:

@@ -28,7 +28,7 @@ Rebuild = Callable[[], tuple[Task, Algorithm]]
 
 @dataclass(frozen=True)
 class Step:
-    """The step that comes next, one tensor a parameter.
+    """The step that comes next, one tensor per parameter.
 
     Attributes:
         gradient: of the workload's mean loss on the stream's next batch, in training mode.
@@ -82,7 +82,7 @@ class Probe:
         return _loss(self.task, batch or self.batch)
 
     def gradient(self) -> list[Tensor]:
-        """Gradient of :meth:`loss`, one tensor a parameter, shaped like it; zero where none flows."""
+        """Gradient of :meth:`loss`, one tensor per parameter, shaped like it; zero where none flows."""
         return _gradient(self.task, self.batch)
 
     def next_step(self) -> Step:

@@ -228,7 +228,7 @@ class Task:
         return grads
 
     def hvp(self, batch: Batch, v: Sequence[Tensor]) -> list[Tensor]:
-        """Hessian of the mean loss over ``batch`` times ``v``, one tensor a parameter, shaped like it.
+        """Hessian of the mean loss over ``batch`` times ``v``, one tensor per parameter, shaped like it.
 
         Batch-norm statistics stay as they are: this measures, it does not train.
 

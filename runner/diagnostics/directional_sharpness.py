@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from runner.contract.batch import Batch
 from runner.contract.diagnostic import Diagnostic, Probe
 
-Direction = list[Tensor]  # one tensor a parameter, shaped like it
+Direction = list[Tensor]  # one tensor per parameter, shaped like it
 
 
 class DirectionalSharpness(Diagnostic):

@@ -40,7 +40,7 @@ FACTS = {"data": "real", "contended": False, "open_division": False, "provisiona
 def tables(
     trials: Sequence[Trial], goals: Mapping[str, Goal], targets: str, notices: Notices
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``cells``, a row a trial, and ``evals``, a row an evaluation, in the order of ``trials``.
+    """``cells``, one row per trial, and ``evals``, one row per evaluation, in the order of ``trials``.
 
     A trial hits at its first evaluation with a finite value at least as good as the target. One without
     evaluations crashed: its status is ``failed`` and it has no time.
@@ -102,7 +102,7 @@ def _outcomes(
 
 
 def _records(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The named columns, where there are such, a dict a row."""
+    """The named columns, where there are such, one dict per row."""
     columns = [table[name].tolist() for name in names if name in table]
     present = [name for name in names if name in table]
     return [dict(zip(present, values, strict=True)) for values in zip(*columns, strict=True)]

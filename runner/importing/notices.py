@@ -18,7 +18,7 @@ class Notices:
         self._places.setdefault(kind, []).append(place)
 
     def lines(self) -> list[str]:
-        """One line a kind: how often, and where first."""
+        """One line per kind: how often, and where first."""
         return [self._line(kind, places) for kind, places in self._places.items()]
 
     def records(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ class Local:
     Attributes:
         workers: cells at once; None: cores divided by threads a cell, or one a GPU.
         per_gpu: cells at once on a GPU; above 1 they count as contended.
-        warm: keep workers between cells; False: a process a cell.
+        warm: keep workers between cells; False: one process per cell.
     """
 
     workers: int | None = None
@@ -67,11 +67,11 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     for key, value in options.items():
         if key == "warm" and not isinstance(value, bool):
-            raise UserError(f"{key}: got {value!r}, wants true or false")
+            raise UserError(f"{key}: got {value!r}, expected true or false")
         if key == "workers" and value is None:
             continue
         if key in ("workers", "per_gpu") and not (type(value) is int and value > 0):
-            raise UserError(f"{key}: got {value!r}, wants an integer of at least 1")
+            raise UserError(f"{key}: got {value!r}, expected an integer of at least 1")
     return dict(options)
 
 

@@ -122,7 +122,7 @@ class Scheduler:
     Args:
         slots: the devices.
         observer: is told.
-        warm: keep workers between cells; False: a process a cell.
+        warm: keep workers between cells; False: one process per cell.
         wait: stay until cells that other processes work on are finished, too; take over where they are not.
         signals: which ask for checkpoints and a stop; a second one kills.
     """

@@ -44,7 +44,7 @@ def run(grid: Grid, dry_run: bool = False, then: str | None = None) -> int:
     """Run a grid, wherever its cells come from; see :func:`run_grid`."""
     try:
         if then not in FOLLOW_UPS:
-            raise UserError(f"then: got {then!r}, wants score, or null")
+            raise UserError(f"then: got {then!r}, expected score, or null")
         if dry_run:
             return plan.show(grid)
         with grid.display as display:

@@ -25,7 +25,7 @@ cost: rows passed forward + backward (+ through Hessian products) a row drawn
 
 
 def show_list(found: Sequence[Method], console: Console) -> None:
-    """One line a method, by kind."""
+    """One line per method, by kind."""
     presets = [method for method in found if method.kind == "preset"]
     if others := [method for method in found if method.kind != "preset"]:
         console.print(_methods(others, console.width >= WIDE))

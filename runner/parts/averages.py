@@ -60,7 +60,7 @@ class AveragedCopy:
         module = _copy_in(self.copy, task.model)
         if self._update is None or module is None:
             raise UserError(
-                f"algorithm.average ({type(self.copy).__name__}): wants a copy of the model as an attribute, "
+                f"algorithm.average ({type(self.copy).__name__}): needs a copy of the model as an attribute, "
                 f"such as {NAMES[0]}, with the same parameters, and {' or '.join(UPDATES)}"
             )
         taken = arguments(self._update)

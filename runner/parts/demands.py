@@ -55,7 +55,7 @@ class Demands:
             said.setdefault("closure", True)
         for key, values in VALUES.items():
             if said.get(key, False) not in values:
-                raise UserError(f"algorithm.optimizer.{key}: got {said[key]!r}, wants {WANTS[key]}")
+                raise UserError(f"algorithm.optimizer.{key}: got {said[key]!r}, expected {WANTS[key]}")
         return cls(**said, fused=hasattr(target, "fused_backward"))
 
     def clash(self, parts: Mapping[str, Any], info: Info) -> str | None:
@@ -66,9 +66,9 @@ class Demands:
         remembering = (name for name in parts if name.startswith(("estimator", "transform.")))
         remembering = (name for name in remembering if hasattr(parts[name], "state_dict"))
         if self.closure and (name := kinds.get("wrapper")) is not None:
-            return f"{name}: stands around a step without a closure, and the optimizer wants one"
+            return f"{name}: wraps a step without a closure, but the optimizer needs one"
         if self.closure and (name := next(remembering, None)) is not None:
-            return f"{name}: remembers a gradient a step, and the optimizer's closure evaluates several"
+            return f"{name}: remembers one gradient per step, and the optimizer's closure evaluates several"
         for kind in ("estimator", "transform"):
             if self.create_graph and (name := kinds.get(kind)) is not None:
                 return f"{name}: the optimizer differentiates the gradient itself (create_graph)"

@@ -14,7 +14,10 @@ from torch import Tensor
 INPUTS = ("logits", "log_probabilities", "probabilities")
 TARGETS = ("as_is", "float", "one_hot", "signs")
 WORDS = {"inputs": INPUTS, "targets": TARGETS}
-ONE_LOGIT = ("float", "signs")  # targets with which a binary task has its one logit a row, (N,), for outputs
+ONE_LOGIT = (
+    "float",
+    "signs",
+)  # targets with which a binary task has its one logit per row, (N,), for outputs
 
 
 @dataclass(frozen=True)

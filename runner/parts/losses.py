@@ -1,4 +1,4 @@
-"""Losses from elsewhere: called the way they mean it, one number a row.
+"""Losses from elsewhere: called the way they mean it, one number per row.
 
 A loss of this project is called with logits and class ids and gives a number for each row. What others write
 may mean a whole batch, want class ids as vectors or signs, or want probabilities. The first is changed where
@@ -31,7 +31,7 @@ OURS = ("setup", "compatible", "predict", "penalty")  # a loss with one of these
 
 
 def build_loss(spec: Any, prefix: str = "algorithm.") -> Any:
-    """A loss from its config (or its factory), made to give one number a row where it does not.
+    """A loss from its config (or its factory), made to give one number per row where it does not.
 
     Raises:
         UserError: as ``build_part``, and for a wrong ``inputs`` or ``targets``.
@@ -41,7 +41,7 @@ def build_loss(spec: Any, prefix: str = "algorithm.") -> Any:
     words = {key: spec[key] for key in WORDS if spec.get(key) is not None}
     for key, word in words.items():
         if word not in WORDS[key]:
-            raise UserError(f"{prefix}loss.{key}: got {word!r}, wants one of {', '.join(WORDS[key])}")
+            raise UserError(f"{prefix}loss.{key}: got {word!r}, expected one of {', '.join(WORDS[key])}")
     rest = _with_tensors({key: value for key, value in spec.items() if key not in WORDS})
     return _adapted(_built(rest, prefix), words, str(spec.get("reduction")))
 

@@ -36,6 +36,6 @@ def _taken(where: str, spec: Any) -> tuple[Any, list[int]]:
     every = spec[KEY]
     if type(every) is not int or every < 0:
         raise UserError(
-            f"{where}.{KEY}: got {every!r}, wants the steps between two waits, an integer of at least 0"
+            f"{where}.{KEY}: got {every!r}, expected the steps between two waits, an integer of at least 0"
         )
     return {key: value for key, value in spec.items() if key != KEY}, [every]

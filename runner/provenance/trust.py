@@ -85,7 +85,9 @@ def allow(packages: Iterable[str]) -> None:
     wanted = list(packages)
     for name in wanted:
         if not allowances.is_name(name):
-            raise UserError(f"--allow {one_line(name, 80)}: wants the name of a package, such as my_package")
+            raise UserError(
+                f"--allow {one_line(name, 80)}: expected the name of a package, such as my_package"
+            )
     try:
         allowances.remember([*wanted, *homes(filter(module_file, map(_top, wanted)))])
     except OSError as error:

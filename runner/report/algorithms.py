@@ -26,7 +26,7 @@ SHOWN = 100  # algorithms
 
 
 def section(material: Material) -> list[Html]:
-    """One fold an algorithm, in the order of the board."""
+    """One fold per algorithm, in the order of the board."""
     parts: list[Html] = []
     for group, heading in material.each():
         parts += heading

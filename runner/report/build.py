@@ -85,7 +85,7 @@ def _marked(inputs: Inputs, made: Sequence[Board]) -> list[Board]:
 
 
 def _write_figures(folder: Path, figures: Mapping[str, Html]) -> None:
-    """One file a figure; those of an earlier report that are no longer there go."""
+    """One file per figure; those of an earlier report that are no longer there go."""
     folder.mkdir(exist_ok=True)
     for name, drawing in figures.items():
         # Not flushed one by one: that is most of the time on a slow disk, and they can be drawn again.

@@ -33,7 +33,7 @@ NOTE = (
 
 
 def section(material: Material) -> list[Html]:
-    """Small multiples, a tab a unit."""
+    """Small multiples, one tab per unit."""
     parts: list[Html] = []
     runs = Runs(material.inputs.evals)
     units = [unit for unit in UNITS if runs.has(unit)]

@@ -18,7 +18,7 @@ NOTE = "Medians over the studies' best runs, as above; on a logarithmic axis whe
 
 
 def section(material: Material) -> list[Html]:
-    """A tab a quantity, a chart a workload."""
+    """One tab per quantity, one chart per workload."""
     runs = Runs(material.inputs.evals)
     columns = [
         str(name) for name in material.inputs.evals if str(name).startswith(PREFIX) and runs.has(str(name))

@@ -112,7 +112,7 @@ def _neighbours(group: Group) -> Html:
         Column("ratio", hint=f"{by} to target, geometric mean where both hit; under 1 is faster"),
         word("interval"), Column("both hit"), Column("only it"), Column("only the next"),
         Column("p"), word("verdict"),
-        Column("studies needed", hint="further studies per workload expected to separate them with 80 % power"),
+        Column("studies needed", hint="further studies per workload to separate them with 80 % power"),
     ]  # fmt: skip
     body = [_neighbour(comparison) for comparison in group.findings.comparisons]
     more = len(group.marks) - 1 - len(body)

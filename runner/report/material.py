@@ -182,7 +182,7 @@ def _read(found: Material) -> None:
 def _read_experiment(found: Material) -> None:
     cells = found.inputs.cells
     folders = {name: CellFolder(found.inputs.folder / "cells" / name) for name in map(str, cells["folder"])}
-    manifests = {name: folder.manifest() for name, folder in folders.items()}  # a folder a cell
+    manifests = {name: folder.manifest() for name, folder in folders.items()}  # one folder per cell
     for row in _examples(cells):
         folder, place = str(row["folder"]), (str(row["workload"]), str(row["label"]))
         with contextlib.suppress(Exception):  # damaged YAML can fail anywhere: then it is not shown

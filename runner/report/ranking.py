@@ -88,7 +88,7 @@ def truncated(group: Group) -> set[tuple[str, str]]:
 
 
 def medians(board: Board, truncated: Collection[tuple[str, str]] = ()) -> Html:
-    """A row an algorithm, a column a workload: median time to target, spread, studies that hit, a warning."""
+    """Median time to target, spread and studies that hit: one row per algorithm, one column per workload."""
     by = board.rules.by
     found = {(str(row["workload"]), str(row["label"])): row for row in rows(board.workloads)}
     columns = [Column("#", "rank"), word("algorithm", "label")]

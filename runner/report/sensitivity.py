@@ -36,7 +36,7 @@ NOTE = (
 
 
 def section(material: Material) -> list[Html]:
-    """One fold an algorithm."""
+    """One fold per algorithm."""
     parts = (
         [el("p", NOTE, class_="note"), key()]
         if any(any(g.findings.axes.values()) for g in material.groups)
@@ -213,7 +213,7 @@ def _regions(group: Group, mark: Mark) -> Html:
 
 
 def _matters(group: Group, own: Sequence[Record], known: Mapping[tuple[str, str], Record]) -> Html:
-    """A row a hyperparameter, a column a workload: what it explains, and the width of the good region."""
+    """Explained variance, width of the good region: one row per hyperparameter, one column per workload."""
     keys = [key for key in dict.fromkeys(row["hyperparameter"] for row in own) if isinstance(key, str)]
     if not keys:
         reasons = dict.fromkeys(str(row["reason"]) for row in own)

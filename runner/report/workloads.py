@@ -22,7 +22,7 @@ HOW = ("how", "source", "n", "date", "machine", "commit", "command")  # of a tar
 
 
 def section(material: Material) -> list[Html]:
-    """One fold a workload."""
+    """One fold per workload."""
     parts: list[Html] = []
     for group, heading in material.each():
         parts += [*heading, *(_workload(material, group, name) for name in group.workloads)]

@@ -1,4 +1,4 @@
-"""The board: one row an algorithm, with all that a reader needs to judge its rank."""
+"""The board: one row per algorithm, with all that a reader needs to judge its rank."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Settings(NamedTuple):
 
     label: str
     varied: list[str]  # columns of the hyperparameters that make a setting; empty where none are recorded
-    names: pd.DataFrame  # a row a setting, its first: study, trial, hyperparameters
+    names: pd.DataFrame  # one row per setting, its first: study, trial, hyperparameters
     times: pd.DataFrame  # setting × workload that one of them hits
     ratios: np.ndarray  # to the best of the workload; infinite for a miss
     reason: str

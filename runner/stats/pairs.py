@@ -80,7 +80,7 @@ class Comparison:
         shared_points: whether a study's trial points are the same on its several workloads; ``overall`` then
             counts what its pairs have in common once.
         overall: all pairs together.
-        workloads: a row a workload: ``workload`` and what a :class:`Verdict` has.
+        workloads: one row per workload: ``workload`` and what a :class:`Verdict` has.
     """
 
     a: str

@@ -43,7 +43,7 @@ ENOUGH_GOOD = 3  # good settings, for a width
 def sensitivity_map(
     cells: pd.DataFrame, x: str, y: str, by: str = "samples", label: str | None = None
 ) -> pd.DataFrame:
-    """Time to target over two hyperparameters, a row a finished cell, misses and defaults included.
+    """Time to target over two hyperparameters, one row per finished cell, misses and defaults included.
 
     Args:
         cells: the ``cells`` table.

@@ -150,6 +150,6 @@ def test_a_resumed_run_averages_on(name: str) -> None:
 def test_what_keeps_no_copy_is_refused() -> None:
     task, algorithm = classification(), Composed(SGD, average={"_target_": f"{HERE}.NoCopy"})
     with pytest.raises(
-        UserError, match=r"algorithm.average \(NoCopy\): wants a copy of the model as an attribute, such as"
+        UserError, match=r"algorithm.average \(NoCopy\): needs a copy of the model as an attribute, such as"
     ):
         algorithm.setup(task)

@@ -97,8 +97,8 @@ def test_where_a_closure_cannot_be() -> None:
     task = classification()
     sgd = {"_target_": "algorithms.wrappers.mechanic.Mechanic"}
     said = Composed(closure, wrapper={"mechanic": sgd}).compatible(task.info)
-    assert said is not None and said.startswith("wrapper.mechanic: stands around a step without a closure")
-    assert refusal(foreign("ClosureOnly", closure="often")).endswith("wants true, false or after_gradient")
+    assert said is not None and said.startswith("wrapper.mechanic: wraps a step without a closure")
+    assert refusal(foreign("ClosureOnly", closure="often")).endswith("expected true, false or after_gradient")
 
 
 # -- a gradient that can be differentiated -----------------------------------------------------------
@@ -215,7 +215,7 @@ def test_waits_are_declared_for_parts_that_know_nothing_of_it() -> None:
     loss = {"_target_": "torch.nn.CrossEntropyLoss", "syncs_every": 3}
     assert trained(sgd, loss=loss)[2].syncs_every == 3
     said = refusal(sgd, transform={"one": transforms["one"] | {"syncs_every": "often"}})
-    assert said.startswith("algorithm.transform.one.syncs_every: got 'often', wants the steps between")
+    assert said.startswith("algorithm.transform.one.syncs_every: got 'often', expected the steps between")
 
 
 # -- through a YAML ----------------------------------------------------------------------------------

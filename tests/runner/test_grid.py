@@ -44,7 +44,7 @@ def test_a_mistake_late_in_a_long_sweep_shows_at_once(command: Command, tmp_path
     values = ",".join([*(f"{k}e-4" for k in range(1, 40)), "high"])
     done = command("-m", "algorithm=adamw", f"algorithm.optimizer.lr={values}", "study=0,1,2", *SMALL)
     assert done.returncode == 2
-    assert done.stderr == "error: algorithm.optimizer.lr: got 'high', wants a number\n"
+    assert done.stderr == "error: algorithm.optimizer.lr: got 'high', expected a number\n"
     assert list(tmp_path.glob("default/cells/*")) == []
 
 

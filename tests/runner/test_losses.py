@@ -142,7 +142,7 @@ def test_what_cannot_be_meant_is_refused_with_what_would_fit(spec: dict, kind: s
 
 @pytest.mark.parametrize("words", [{"inputs": "scores"}, {"targets": 3}])
 def test_an_unknown_word_is_answered_with_the_known_ones(words: dict) -> None:
-    with pytest.raises(UserError, match=r"wants one of (logits, log_prob|as_is, float)"):
+    with pytest.raises(UserError, match=r"expected one of (logits, log_prob|as_is, float)"):
         build_loss(torch_loss("MSELoss", **words))
 
 

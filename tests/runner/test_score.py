@@ -65,7 +65,7 @@ def test_the_board_of_a_grid(
     *board, report = said.lines
     assert max(map(len, board)) <= 80 and report == f"report: {folder / 'report.html'}"
     assert "digits: accuracy ≥ 0.97" in said.out and "mnist[target=0.5]: accuracy ≥ 0.5" in said.out
-    assert "no algorithm reached the target, no credit, still scored: mnist[target=0.5]" in said.out
+    assert "target never reached, scored 0 for every algorithm: mnist[target=0.5]" in said.out
     assert said.row("fast") == ["1", "fast", "0.500", "too few studies", "50 %"]
     assert said.row("slow[lr=0.1]")[:3] == ["2", "slow[lr=0.1]", "0.000"]  # exactly four times as slow
     assert said.row("slow[lr=0.1]", 2) == [
@@ -253,7 +253,7 @@ def test_one_cell(tmp_path: Path, capsys: Capture) -> None:
     assert line.startswith(
         "only one cell, digits · adamw · study 0 · trial 0, which reached its target at 640 samples"
     )
-    assert "best accuracy on digits: 0.98" in line and "run another" in line
+    assert "best accuracy on digits: 0.98" in line and "needs a second algorithm" in line
     assert line.endswith(f"; to see the results so far: python -m runner.report {tmp_path}")
     write_cell(tmp_path, at=None)
     assert "did not reach its target" in refused(capsys, tmp_path)
@@ -270,7 +270,7 @@ def test_nothing_finished_all_missed_no_target(tmp_path: Path, capsys: Capture) 
     line = refused(capsys, tmp_path / "missed")
     assert line.startswith("all missed: none of the 3 finished cells") and "python -m runner.report " in line
     write_grid(tmp_path / "aimless", {("w", "a"): [None, None]}, target=None)
-    assert "no target to reach" in refused(capsys, tmp_path / "aimless")
+    assert "no workload has a target" in refused(capsys, tmp_path / "aimless")
     assert not (tmp_path / "missed" / "leaderboard.csv").exists()
 
 
@@ -324,7 +324,7 @@ def test_times_that_are_no_times(tmp_path: Path, capsys: Capture) -> None:
         (("--resamples", "-1"), "--resamples -1: must be 0 or more"),
         (("--seed", "-1"), "--seed -1: must be 0 or more"),
         (("--study-pick", "eval_index"), "no column eval_index_to_target"),
-        (("--compat", "--integral", "exact"), "leave --integral exact out"),
+        (("--compat", "--integral", "exact"), "remove --integral exact"),
         (("--check",), "is no published board"),
     ],
 )
@@ -354,7 +354,7 @@ def test_stale_cells_on_a_board_come_with_their_retry(tmp_path: Path, capsys: Ca
     write_cell(tmp_path, "b", source="t", sources={"runner.train.loop": current("runner.train.loop")})
     line = refused(capsys, tmp_path)
     assert "cannot share a leaderboard: source (runner.train.loop)" in line and "--allow-mixed" in line
-    assert line.endswith(f"to train the stale ones again: python -m runner.retry {tmp_path} --states stale")
+    assert line.endswith(f"to train the stale cells again: python -m runner.retry {tmp_path} --states stale")
 
 
 def test_the_report_is_written_last_unless_it_is_not_wanted(

@@ -66,23 +66,23 @@ def test_a_choice_may_be_a_list() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"min": 1, "max": 2, "scale": "cubic"}, r"lr\.scale: got 'cubic', wants linear or log"),
-        ({"min": 1}, r"lr: wants min and max, or choices; 'max' is missing"),
-        ({"min": 2, "max": 2}, r"lr: got min 2 and max 2, wants min < max"),
-        ({"min": 3, "max": 2, "scale": "log"}, r"wants min < max"),
-        ({"min": 0, "max": 2, "scale": "log"}, r"lr\.min: got 0, wants a number above 0 on a log scale"),
-        ({"min": "a", "max": 2}, r"lr\.min: got 'a', wants a number"),
-        ({"min": float("nan"), "max": 2}, r"lr\.min: got nan, wants a number"),
+        ({"min": 1, "max": 2, "scale": "cubic"}, r"lr\.scale: got 'cubic', expected linear or log"),
+        ({"min": 1}, r"lr: expected min and max, or choices; 'max' is missing"),
+        ({"min": 2, "max": 2}, r"lr: got min 2 and max 2, expected min < max"),
+        ({"min": 3, "max": 2, "scale": "log"}, r"expected min < max"),
+        ({"min": 0, "max": 2, "scale": "log"}, r"lr\.min: got 0, expected a number above 0 on a log scale"),
+        ({"min": "a", "max": 2}, r"lr\.min: got 'a', expected a number"),
+        ({"min": float("nan"), "max": 2}, r"lr\.min: got nan, expected a number"),
         ({"min": 1, "max": 2, "scaling": "log"}, r"lr: unknown key 'scaling': did you mean scale"),
-        ({"min": None, "max": 2}, r"lr: wants min and max, or choices; 'min' is missing"),
+        ({"min": None, "max": 2}, r"lr: expected min and max, or choices; 'min' is missing"),
         ({"min": 1, "max": 2, "choices": [1]}, r"lr: got choices beside min, max; set choices to null, or"),
         (
             {"scale": "log", "choices": [1]},
             r"lr: got choices beside scale; set choices to null, or the others",
         ),
-        ({"choices": []}, r"lr\.choices: got \[\], wants a list of values"),
-        ({"choices": 3}, r"lr\.choices: got 3, wants a list of values"),
-        (0.1, r"lr: got 0.1, wants min and max, or choices"),
+        ({"choices": []}, r"lr\.choices: got \[\], expected a list of values"),
+        ({"choices": 3}, r"lr\.choices: got 3, expected a list of values"),
+        (0.1, r"lr: got 0.1, expected min and max, or choices"),
     ],
 )
 def test_a_space_that_is_none_is_refused_in_one_line(entry: Any, message: str) -> None:
@@ -100,9 +100,9 @@ def test_a_null_takes_a_hyperparameter_out_or_a_range_in_favour_of_choices() -> 
 def test_nothing_to_search() -> None:
     with pytest.raises(UserError, match="no search space"):
         search.point({}, 0, 1)
-    with pytest.raises(UserError, match="trial: got 1000, wants an integer from 0 to 999"):
+    with pytest.raises(UserError, match="trial: got 1000, expected an integer from 0 to 999"):
         search.point(LR_WD, 0, 1000)
-    with pytest.raises(UserError, match="got 200 hyperparameters, wants at most 166"):
+    with pytest.raises(UserError, match="got 200 hyperparameters, expected at most 166"):
         search.algoperf(200, 1)
 
 

@@ -133,15 +133,15 @@ def test_the_signal_comes_when_a_short_task_is_half_way() -> None:
     ("given", "message"),
     [
         ({"partitoin": "gpu"}, "unknown key hydra.launcher.partitoin: did you mean partition"),
-        ({"time": 0}, "hydra.launcher.time: got 0, wants a number above 0"),
-        ({"gpus": -1}, "hydra.launcher.gpus: got -1, wants a number 0 or more"),
+        ({"time": 0}, "hydra.launcher.time: got 0, expected a number above 0"),
+        ({"gpus": -1}, "hydra.launcher.gpus: got -1, expected a number 0 or more"),
         ({"cells_per_task": 0}, "cells_per_task: got 0"),
         ({"gpus": 1, "gres": "gpu:1"}, "set one of them"),
-        ({"time": "soon"}, "hydra.launcher.time: got 'soon', wants minutes, as 90, or null"),
-        ({"time": True}, "hydra.launcher.time: got True, wants minutes"),
-        ({"setup": "ml cuda"}, "hydra.launcher.setup: got 'ml cuda', wants a list"),
-        ({"minutes_per_task": "all"}, "minutes_per_task: got 'all', wants a number"),
-        ({"then": "tidy"}, "then: got 'tidy', wants score, or null"),
+        ({"time": "soon"}, "hydra.launcher.time: got 'soon', expected minutes, as 90, or null"),
+        ({"time": True}, "hydra.launcher.time: got True, expected minutes"),
+        ({"setup": "ml cuda"}, "hydra.launcher.setup: got 'ml cuda', expected a list"),
+        ({"minutes_per_task": "all"}, "minutes_per_task: got 'all', expected a number"),
+        ({"then": "tidy"}, "then: got 'tidy', expected score, or null"),
     ],
 )
 def test_bad_options_are_one_line(given: dict[str, Any], message: str) -> None:

@@ -81,7 +81,7 @@ def test_a_damaged_or_empty_folder_is_a_notice(experiment: Path) -> None:
     assert [notice.split(":")[0].split(".")[1] for notice in view.notices[:2]] == ["odd", "torn"]
     assert view.counts["pending"] == 3 and sum(view.counts.values()) == len(STATUSES) + 5
     (cut,) = view.notices[2:]  # made, and its launch was killed before it wrote the config
-    assert cut.startswith("1 folder without config.yaml: ") and "launching the grid again" in cut
+    assert cut.startswith("1 folder without config.yaml: ") and "launch the same grid again" in cut
 
 
 def test_a_finished_cell_whose_record_is_cut_short_is_damaged(experiment: Path) -> None:

@@ -188,7 +188,7 @@ def test_what_is_allowed_once_stays_so(
     assert call(retry, capsys, *inline).code == 0 and user.has_run
     assert folder.status()["status"] == "done"
     said = call(retry, capsys, *inline, "--allow", "../x")
-    assert said.code == 2 and said.err.startswith("error: --allow ../x: wants the name of a package")
+    assert said.code == 2 and said.err.startswith("error: --allow ../x: expected the name of a package")
 
 
 def test_running_a_method_oneself_allows_it(

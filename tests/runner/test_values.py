@@ -17,20 +17,20 @@ from runner.train.session import run_cell
     [
         (
             "lr={min:-1,max:1,scale:linear}",
-            r"lr: may draw -1; algorithm.optimizer.lr wants a number of at le",
+            r"lr: may draw -1; algorithm.optimizer.lr takes a number of at le",
         ),
-        ("lr.max=null", r"lr: wants min and max, or choices; 'max' is missing"),
+        ("lr.max=null", r"lr: expected min and max, or choices; 'max' is missing"),
         ("lr.maxx=1", r"unknown key 'algorithm.optimizer.search_space.lr.maxx': did you mean .*lr.max"),
-        ("betas.choices=[[0.9,1.0]]", r"betas: may draw \[0.9, 1.0\]; .*betas wants numbers in \[0, 1\)"),
-        ("betas.choices=[0.9]", r"betas: may draw 0.9; .*betas wants a list"),
-        ("betas.choices=[null]", r"betas: may draw null; .*betas wants a list"),
-        ("eps.choices=[x]", r"eps: may draw 'x'; .*eps wants a number"),
+        ("betas.choices=[[0.9,1.0]]", r"betas: may draw \[0.9, 1.0\]; .*betas takes numbers in \[0, 1\)"),
+        ("betas.choices=[0.9]", r"betas: may draw 0.9; .*betas takes a list"),
+        ("betas.choices=[null]", r"betas: may draw null; .*betas takes a list"),
+        ("eps.choices=[x]", r"eps: may draw 'x'; .*eps takes a number"),
         ("momentum.min=0.5", r"momentum: got choices beside min"),
         (
             "ns_steps={min:1,max:9}",
-            r"ns_steps: may draw 3.5.*; algorithm.optimizer.ns_steps wants an integer",
+            r"ns_steps: may draw 3.5.*; algorithm.optimizer.ns_steps takes an integer",
         ),
-        ("adamw_lr.max=2e9", r"adamw_lr: may draw 2000000000.0; .*adamw_lr wants a number from 0 to 1"),
+        ("adamw_lr.max=2e9", r"adamw_lr: may draw 2000000000.0; .*adamw_lr takes a number from 0 to 1"),
         ("wieght_decay={min:0,max:1}", r"wieght_decay: no such setting: did you mean weight_decay"),
     ],
 )
@@ -46,10 +46,10 @@ def test_a_search_space_draws_what_may_be_typed(space: str, message: str) -> Non
     [
         (
             "{dampening: 0.5}",
-            r"optimizer.bounds.dampening: got 0.5, wants the smallest and the largest value",
+            r"optimizer.bounds.dampening: got 0.5, expected the smallest and the largest value",
         ),
-        ("{dampening: [1, 0]}", r"bounds.dampening: got \[1, 0\], wants the smallest"),
-        ("{dampening: [0, null]}", r"bounds.dampening: got \[0, None\], wants the smallest"),
+        ("{dampening: [1, 0]}", r"bounds.dampening: got \[1, 0\], expected the smallest"),
+        ("{dampening: [0, null]}", r"bounds.dampening: got \[0, None\], expected the smallest"),
         ("{damping: [0, 1]}", r"bounds.damping: no such setting: did you mean dampening"),
     ],
 )

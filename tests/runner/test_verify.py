@@ -379,8 +379,8 @@ def test_the_draw_is_seeded_and_of_finished_cells() -> None:
 def test_bad_input_is_one_line(board: Path, capsys: Capture) -> None:
     cell = row_of(board, "lion", 0)["id"]
     for args, words in (
-        (("--cells", 0), "--cells 0: wants 1 or more"),
-        (("--cells", -3), "wants 1 or more"),
+        (("--cells", 0), "--cells 0: expected 1 or more"),
+        (("--cells", -3), "expected 1 or more"),
         (("--id", "nothing"), "--id nothing: no finished cell of this board"),
         (("--id", f"{cell[:-1]}x"), f"did you mean {cell}"),
         (("--label", "lyon"), "--label lyon: no algorithm of this board; did you mean lion?"),

@@ -88,7 +88,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: Capture) -> None:
     file.write_text(json.dumps({"of": {"device": "cuda"}, "units": {}}))
     wrong = {
         ("--only", "bitz"): "--only bitz: no such part or unit; did you mean bits",
-        ("--shard", "4/3"): "--shard 4/3: wants i/n, as 1/3",
+        ("--shard", "4/3"): "--shard 4/3: expected i/n, such as 1/3",
         ("--json", str(file)): "is of another machine, device or commit: name another file",
     }
     for options, message in wrong.items():

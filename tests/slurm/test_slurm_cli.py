@@ -81,7 +81,7 @@ def test_submitting_returns_and_queued_cells_are_not_queued_twice(tmp_path: Path
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("hydra.launcher.time=0", "hydra.launcher.time: got 0, wants a number above 0"),
+        ("hydra.launcher.time=0", "hydra.launcher.time: got 0, expected a number above 0"),
         ("hydra.launcher.partition=nowhere", "sbatch refused the job: invalid partition specified: nowhere"),
         ("+hydra.launcher.sbatch.signal=TERM", "the runner sets this itself"),
     ],

@@ -134,7 +134,7 @@ def test_without_one_a_cell_is_what_it_was() -> None:
 
 
 def test_a_workload_that_names_its_own_keeps_it() -> None:
-    with pytest.raises(UserError, match=r"workload\.model: got null, wants text"):
+    with pytest.raises(UserError, match=r"workload\.model: got null, expected text"):
         compose(["workload=cifar10_synthetic", "workload.model=null"])
 
 

@@ -98,9 +98,9 @@ def test_another_problem_inherits_no_target(overrides: list[str], label: str, ha
 
 
 def test_bad_options_are_named():
-    with pytest.raises(UserError, match=r"workload.label_noise: got 1.0, wants a share of the labels"):
+    with pytest.raises(UserError, match=r"workload.label_noise: got 1.0, expected a share of the labels"):
         compose(["workload.label_noise=1.0"])
-    with pytest.raises(UserError, match=r"workload.aux.clean: got -1, wants a number of rows"):
+    with pytest.raises(UserError, match=r"workload.aux.clean: got -1, expected a number of rows"):
         compose(["workload.aux.clean=-1"])
 
 

@@ -152,7 +152,7 @@ def test_a_test_file_is_the_test_split(tmp_path: Path) -> None:
         (lambda t: t[::30], {}, "too few|classes in 6 rows"),
         (lambda t: t.assign(target=t.index), {}, "178 classes in 178 rows: workload.task=regression"),
         (lambda t: t.rename(columns={"ash": ""}), {}, r"without a name.* workload.drop=\['Unnamed: 2'\]"),
-        (lambda t: t, {"file": "absent.csv"}, "no .*absent.csv: workload.file wants"),
+        (lambda t: t, {"file": "absent.csv"}, "no .*absent.csv: workload.file must be"),
         (lambda t: t, {"task": "lm"}, "task must be one of"),
         (lambda t: t, {"test": 1.0}, "must be shares"),
     ],

@@ -213,7 +213,7 @@ def holding(content: bytes) -> Callable[[Path], str]:
 
 
 BAD = {
-    "missing": (missing, r"no .*nowhere\.txt: workload\.text wants a UTF-8 text file, .* data_dir"),
+    "missing": (missing, r"no .*nowhere\.txt: workload\.text must be a UTF-8 text file, .* data_dir"),
     "folder": (a_folder, r"own\.txt cannot be read: Is a directory"),
     "file as folder": (not_in_a_folder, r"own\.txt cannot be read: Not a directory"),
     "empty": (holding(b""), r"own\.txt is empty"),
@@ -269,7 +269,7 @@ def test_the_command_line_prints_the_line_and_exits_with_2(
 ):
     done = command("workload=tiny_lm", "workload.text=nowhere.txt", f"data_dir={tmp_path}", "log=none")
     assert done.returncode == 2
-    assert "nowhere.txt: workload.text wants a UTF-8 text file" in " ".join(
+    assert "nowhere.txt: workload.text must be a UTF-8 text file" in " ".join(
         (done.stdout + done.stderr).split()
     )
     assert "Traceback" not in done.stdout + done.stderr

@@ -97,11 +97,11 @@ class SlurmOptions:
             value = getattr(self, name)
             if value is not None and (value < 0 or (value == 0 and name in POSITIVE)):
                 wanted = "above 0" if name in POSITIVE else "0 or more"
-                raise UserError(f"{_key(name)}: got {value}, wants a number {wanted}")
+                raise UserError(f"{_key(name)}: got {value}, expected a number {wanted}")
         if self.gpus and self.gres:
             raise UserError("hydra.launcher.gpus and hydra.launcher.gres say the same thing: set one of them")
         if self.then is not None and self.then not in FOLLOW_UPS:
-            raise UserError(f"then: got {self.then!r}, wants {' or '.join(FOLLOW_UPS)}, or null")
+            raise UserError(f"then: got {self.then!r}, expected {' or '.join(FOLLOW_UPS)}, or null")
         for name in self.sbatch:
             if str(name).replace("_", "-") in RESERVED:
                 raise UserError(f"hydra.launcher.sbatch.{name}: the runner sets this itself")
@@ -120,7 +120,7 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
         }
         wanted = " or ".join(names.get(k, f"a {k.__name__}") for k in kinds)
         wanted = f"{UNITS[name]}, or null" if name in UNITS else wanted
-        raise UserError(f"{_key(name)}: got {value!r}, wants {wanted}")
+        raise UserError(f"{_key(name)}: got {value!r}, expected {wanted}")
 
 
 def _is_union(kind: Any) -> bool:

@@ -409,8 +409,8 @@ def test_a_file_takes_the_place_of_any_algorithms_own_space(tmp_path: Path) -> N
     [
         ({}, "neither ranges by name nor a list"),
         ([{"a": 1}, {"b": 1}], "every point of a list needs the same names"),
-        ({"a": {"min": 1}}, "a: wants min, max and scaling, or feasible_points"),
-        ({"a": {"min": 1, "max": 2, "scaling": "cubic"}}, "scaling: got 'cubic', wants linear or log"),
+        ({"a": {"min": 1}}, "a: expected min, max and scaling, or feasible_points"),
+        ({"a": {"min": 1, "max": 2, "scaling": "cubic"}}, "scaling: got 'cubic', expected linear or log"),
         ({"a": {"min": 0, "max": 2, "scaling": "log"}}, "a number above 0 on a log scale"),
     ],
 )
@@ -443,10 +443,10 @@ def test_a_file_that_is_no_submission_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_does_not_load_is_named(tmp_path: Path) -> None:
-    assert "wants absent_package, which is not installed: pip install absent_package" in refused(
+    assert "needs absent_package, which is not installed: pip install absent_package" in refused(
         written(tmp_path / "a", imports="import absent_package")
     )
-    assert "wants algoperf.checkpoint_utils, which only AlgoPerf itself has" in refused(
+    assert "needs algoperf.checkpoint_utils, which only AlgoPerf itself has" in refused(
         written(tmp_path / "b", imports="import algoperf.checkpoint_utils")
     )
     assert "does not load: ZeroDivisionError" in refused(written(tmp_path / "c", globals="1 / 0"))

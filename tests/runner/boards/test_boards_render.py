@@ -123,8 +123,8 @@ def test_a_command_stays_on_one_line_however_long() -> None:
 
 def test_the_worth_of_a_ratio_follows_the_limit() -> None:
     table = cells(("w", "a", 0, 0, 10), ("w", "b", 0, 0, 20))
-    assert "is worth (4 − r) / 3 of" in markdown("x", [one(table)], [], [])
-    assert "is worth (2.5 − r) / 1.5 of" in markdown("x", [one(table, Rules(tau_max=2.5))], [], [])
+    assert "earns (4 − r) / 3;" in markdown("x", [one(table)], [], [])
+    assert "earns (2.5 − r) / 1.5;" in markdown("x", [one(table, Rules(tau_max=2.5))], [], [])
 
 
 def test_a_board_as_one_flat_table() -> None:
