@@ -233,7 +233,7 @@ def _table(comparison: Comparison, console: Console) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII2, pad_edge=False)
     table.add_column("workload", overflow="fold", min_width=8)
-    for name in ("A / B", "interval", "hit %", "both hit", "faster", "studies needed"):
+    for name in ("A / B", "interval", "hit %", "both hit", "faster", "studies\nneeded"):
         table.add_column(name, justify="right", overflow="fold", no_wrap=name == "interval")
     for row in _records(comparison.workloads):
         hits = f"{_share(row['hit_rate_a'])}, {_share(row['hit_rate_b'])}"

@@ -47,10 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folder", type=expanded, help="results/<name>, imported logs, or a published leaderboard")
     add("--by", choices=UNITS, help="unit of time to target (default: samples; seconds for imported logs)")
-    picks = (
-        "which trial represents a study: the fastest, or, as AlgoPerf published, the one with the smallest "
-    )
-    picks += "evaluation index (default: time)"
+    picks = "trial that represents a study: the fastest, or the smallest evaluation index as in AlgoPerf's "
+    picks += "published scores (default: time)"
     add("--study-pick", choices=("time", "eval_index"), help=picks)
     integrals = "how the performance profile is integrated (default: exact)"
     add("--integral", choices=("exact", "trapezoid"), help=integrals)

@@ -55,7 +55,7 @@ def test_there_are_texts_to_search() -> None:
     [
         ("runner/boards/sheets.py", ("rank stability", "leave-one-out")),
         ("runner/report/ranking.py", ("rank stability", "leave-one-out")),
-        ("runner/compare.py", ("studies needed",)),
+        ("runner/compare.py", ("studies\\nneeded",)),
         ("runner/report/evidence.py", ("studies needed",)),
     ],
 )

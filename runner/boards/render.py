@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -15,6 +16,7 @@ from runner.boards.sheets import Sheet, sheets_of
 
 LEAST = 10  # columns for labels
 USUAL = 80  # columns of a terminal
+HEADER = 9  # columns of a line of a header
 READING = (
     "On each workload, an algorithm that takes r times as long as the fastest earns (4 − r) / 3; the fastest "
     "earns 1. The score is the mean over workloads, and its interval comes from resampling studies. “rank "
@@ -76,10 +78,15 @@ def _rich(sheet: Sheet, console: Console) -> Table:
             # Numbers are only wrapped once the labels cannot shrink any further.
             widest = max((cell_len(row[place]) for row in sheet.rows), default=0)
             least = widest if console.width >= USUAL else None
-            table.add_column(Text(name), justify="right", min_width=least, overflow="fold")
+            table.add_column(Text(_wrapped(name)), justify="right", min_width=least, overflow="fold")
     for row in sheet.rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def _wrapped(header: str) -> str:
+    """A long header on several lines, which leaves the room to the labels."""
+    return "\n".join(textwrap.wrap(header, HEADER, break_long_words=False))
 
 
 def _pipes(sheet: Sheet) -> list[str]:

@@ -272,7 +272,7 @@ def _numbers(cells: pd.DataFrame, column: str) -> np.ndarray:
     try:
         return cells[column].to_numpy("float64", na_value=np.nan, copy=True)
     except (TypeError, ValueError) as error:
-        raise UserError(f"column {column} holds what is no number: {error}") from error
+        raise UserError(f"column {column} holds something that is not a number: {error}") from error
 
 
 def _require(table: pd.DataFrame, columns: Iterable[str]) -> None:

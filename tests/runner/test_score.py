@@ -309,7 +309,7 @@ def test_an_import_without_a_column(tmp_path: Path, capsys: Capture, column: str
 def test_times_that_are_no_times(tmp_path: Path, capsys: Capture) -> None:
     folder = imported(tmp_path, capsys)
     cells = pd.read_parquet(folder / "cells.parquet")
-    for value, words in (("soon", "no number"), (-1.0, "never negative")):
+    for value, words in (("soon", "not a number"), (-1.0, "never negative")):
         cells.assign(seconds_to_target=value).to_parquet(folder / "cells.parquet")
         assert words in refused(capsys, folder)
 

@@ -39,7 +39,7 @@ def test_what_it_says(experiment: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "2 only A hit, 0 only B, 0 neither, 0 ties; hit rates: A 100 %, B 85.7 %" in out
     assert out.isascii() and max(map(len, out.splitlines())) <= 90
     table = [line for line in out.splitlines() if line.startswith(("|", "+"))]
-    assert len(table) == 6 and max(map(len, table)) <= 80
+    assert len(table) == 7 and max(map(len, table)) <= 80
 
 
 def test_not_separable(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
