@@ -1,4 +1,4 @@
-"""What a YAML sets against what its class takes: where ``null`` is taken, where it is refused."""
+"""What a YAML sets against what its class takes: the defaults, and where ``null`` is taken or refused."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from runner.base.errors import UserError
 from runner.compose.config import compose, workload_names
 from runner.methods.catalogue import Method, methods
 
+INTERPOLATED = re.compile(r"\$\{")
 NULL = re.compile(r"\b(None|Any)\b")
 METHODS = [method for method in methods() if method.kind not in ("preset", "diagnostic")]
+OURS = [method for method in METHODS if method.target.startswith(("algorithms.", "runner."))]  # no library's
 OPTIONS = compose(["workload=digits"])["workload"]
 
 
@@ -51,8 +53,9 @@ def prefix(method: Method) -> str:
 
 def written(method: Method) -> dict[str, Any]:
     """Setting -> its value in the YAML."""
-    content = yaml.safe_load(method.yaml.read_text("utf-8"))
-    return {name: value for name, value in content.items() if name in method.settings}
+    content = OmegaConf.to_container(OmegaConf.load(method.yaml), resolve=False)
+    assert isinstance(content, dict)
+    return {str(name): value for name, value in content.items() if name in method.settings}
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.kind}-{method.name}")
@@ -72,3 +75,18 @@ def test_null_goes_where_the_class_of_a_workload_takes_it(workload: str) -> None
     taken = parameters(config["_target_"])
     expected = {name: config[name] is None or (name in taken and takes_none(taken[name])) for name in names}
     assert {name: accepted(f"workload={workload}", f"workload.{name}=null") for name in names} == expected
+
+
+@pytest.mark.parametrize("method", OURS, ids=lambda method: f"{method.kind}-{method.name}")
+def test_a_class_has_the_defaults_of_its_yaml(method: Method) -> None:
+    """Where it has one, and the YAML a plain value: parts, and what another key says, are no defaults."""
+    defaults = {name: one.default for name, one in parameters(method.target).items()}
+    stated = {name: value for name, value in written(method).items() if not INTERPOLATED.match(str(value))}
+    own = {name: plain(defaults[name]) for name in stated if defaults[name] is not inspect.Parameter.empty}
+    assert own == {name: plain(stated[name]) for name in own}
+    assert "YAML" not in method.card.fields["Defaults"]  # a card has no second default
+
+
+def plain(value: Any) -> Any:
+    """An empty mapping is none."""
+    return list(value) if isinstance(value, tuple) else None if value == {} else value

@@ -18,8 +18,8 @@ class DoG(Joint):
         arXiv 2302.12022; title and identifier are from memory), as in the authors' code.
     Update: g ← g + λ·x; r ← max(r, ‖x − x₀‖), at first reps_rel·(1 + ‖x₀‖); G ← G + ‖g‖², at first eps;
         x ← x − lr·r / √G · g. Norms are over all parameters jointly.
-    Defaults: lr 1, reps_rel 1e-6 (1e-4 with batch norm), eps 1e-8, weight_decay 0 (authors' code). The
-        YAML's reps_rel is ours.
+    Defaults: lr 1, eps 1e-8, weight_decay 0 (authors' code); reps_rel 1e-4 (the authors' with batch norm;
+        1e-6 without, for long runs).
     State: 1 tensor per parameter (x₀) and two numbers.
     Cost: 1 forward, 1 backward.
     Pitfalls: the last iterate is not the one to evaluate: the preset ``algorithm=dog`` has no schedule and
@@ -46,7 +46,7 @@ class DoG(Joint):
         self,
         params: ParamsT,
         lr: float = 1.0,
-        reps_rel: float = 1e-6,
+        reps_rel: float = 1e-4,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:

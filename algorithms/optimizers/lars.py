@@ -22,8 +22,8 @@ class Lars(Blockwise):
     Update: 2017: r = κ·‖x‖ / (‖g‖ + λ·‖x‖) per tensor, 1 where a norm is 0; m ← μ·m + lr·r·(g + λ·x);
         x ← x − m. paper: m ← μ·m + (1 − μ)·(g + λ·x); x ← x − lr·(‖x‖ / ‖m‖)·m, the ratio 1 as
         above.
-    Defaults: variant "2017", the form that libraries have; momentum 0.9, trust 1e-3, weight_decay 0. The
-        YAML's lr, trust and weight_decay are ours.
+    Defaults: variant "2017", the form that libraries have; momentum 0.9; lr 0.1, trust 0.05, weight_decay
+        5e-4 (ours; the authors' trust is 1e-3, with an lr of 1 and more).
     State: 1 tensor per parameter (m).
     Cost: 1 forward, 1 backward.
     Pitfalls: lr is relative: 2017's moves a tensor by about lr·κ / (1 − μ) of its norm in a step, paper's by
@@ -49,11 +49,11 @@ class Lars(Blockwise):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1.0,
+        lr: float = 0.1,
         momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        weight_decay: float = 5e-4,
         variant: str = "2017",
-        trust: float = 1e-3,
+        trust: float = 0.05,
         adapt_1d: bool = False,
     ) -> None:
         non_negative(lr=lr, weight_decay=weight_decay, trust=trust)

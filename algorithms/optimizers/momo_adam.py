@@ -23,8 +23,8 @@ class MomoAdam(Joint):
         f̄ ← β₁·f̄ + (1 − β₁)·f; γ̄ ← β₁·γ̄ + (1 − β₁)·⟨g, x⟩;
         τ = min(lr/ρ, max((1 + lr·λ)·(f̄ − ρ·f* − γ̄) + ⟨m, x⟩, 0) / ‖m‖²_{1/D});
         x ← (x − τ·m/D) / (1 + lr·λ). f is the loss of the batch; sums are over all parameters jointly.
-    Defaults: lr 1e-2, betas (0.9, 0.999), eps 1e-8, lower_bound (f*) 0, weight_decay 0 (authors' code).
-        The YAML's weight_decay is ours.
+    Defaults: lr 1e-2, betas (0.9, 0.999), eps 1e-8, lower_bound (f*) 0 (authors' code); weight_decay 1e-2
+        (as our AdamW; the authors' is 0).
     State: 2 tensors per parameter (m, v), two numbers and a step count.
     Cost: 1 forward, 1 backward.
     Pitfalls: lr is an upper limit of the step size, and what a schedule scales. It wants the loss whose
@@ -56,7 +56,7 @@ class MomoAdam(Joint):
         lr: float = 1e-2,
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: float = 1e-2,
         lower_bound: float = 0.0,
     ) -> None:
         non_negative(lr=lr, eps=eps, weight_decay=weight_decay)

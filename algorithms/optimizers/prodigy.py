@@ -63,8 +63,7 @@ class Prodigy(Joint):
         d ← min(d_max, growth·d); x ← x − w·λ·x − λ·m / (√v + d·ε), λ that from before. Sums are over all
         parameters jointly.
     Defaults: lr 1, betas (0.9, 0.999), beta3 √β₂, eps 1e-8, d0 1e-6, d_coef 1, no limit of growth,
-        weight_decay 0, no bias correction, no safeguard (authors' code). The YAML's
-        weight_decay is ours.
+        no bias correction, no safeguard (authors' code); weight_decay 1e-2 (as our AdamW; the authors' is 0).
     State: 4 tensors per parameter (m, v, s, x₀), three numbers and a step count.
     Cost: 1 forward, 1 backward.
     Pitfalls: lr is a factor to leave at 1 for a schedule to work on; d_coef is what to tune. d never falls.
@@ -99,7 +98,7 @@ class Prodigy(Joint):
         betas: Sequence[float] = (0.9, 0.999),
         beta3: float | None = None,
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: float = 1e-2,
         d0: float = 1e-6,
         d_coef: float = 1.0,
         growth: float | None = None,

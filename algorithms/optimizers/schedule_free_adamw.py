@@ -55,8 +55,8 @@ class ScheduleFreeAdamW(Base):
     Update: v ← β₂·v + (1 − β₂)·g², g taken at y; z ← z − γ·(g / (√(v / (1 − β₂ᵗ)) + ε) + λ·y);
         x ← (1 − c)·x + c·z; y ← β₁·x + (1 − β₁)·z. γ is lr times the warm-up; c = wₜ / Σᵢ wᵢ with
         wₜ = tʳ · (largest γ so far)^weight_lr_power. x and z start at the initial weights.
-    Defaults: lr 2.5e-3, betas (0.9, 0.999), eps 1e-8, weight_decay 0, warmup 0, r 0, weight_lr_power 2
-        (authors' code). The YAML's lr, warmup and weight_decay are ours.
+    Defaults: betas (0.9, 0.999), eps 1e-8, r 0, weight_lr_power 2 (authors' code); lr 5e-3, weight_decay
+        1e-2, warmup 0.05 (ours; the authors' are 2.5e-3, 0 and 0).
     State: 2 tensors per parameter (z, v); the parameters hold y, and x follows from y and z.
     Cost: 1 forward, 1 backward.
     Pitfalls: the method replaces the schedule and has a warm-up of its own, so its preset has no schedule.
@@ -91,11 +91,11 @@ class ScheduleFreeAdamW(Base):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 2.5e-3,
+        lr: float = 5e-3,
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        warmup: float = 0.0,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.05,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
     ) -> None:

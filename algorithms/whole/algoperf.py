@@ -31,8 +31,8 @@ class AlgoPerf(Algorithm):
     Paper: Benchmarking Neural Network Training Algorithms (Dahl et al. 2023, arXiv 2306.07179).
     Update: ``data_selection``, then ``update_params``, as AlgoPerf's runner calls them in every step;
         ``init_optimizer_state`` at set-up, ``prepare_for_eval`` (where there is one) before an evaluation.
-    Defaults: a small submission of this project's own: AdamW, linear warm-up, cosine decay. The
-        YAML's workload is the name of the one that is trained.
+    Defaults: a small submission of this project's own: AdamW, linear warm-up, cosine decay.
+        workload is the name of the one that is trained.
     State: what the submission keeps.
     Cost: 1 forward, 1 backward. That is the bundled submission's; every pass of any is counted.
     Pitfalls: a step may wait for the device. Times that a submission reads are steps: a second is one. A

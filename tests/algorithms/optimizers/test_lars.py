@@ -85,7 +85,7 @@ def test_the_gradients_scale_does_not_matter_but_for_zero(variant: str) -> None:
     for scale in (1e-3, 1e3):
         p = torch.nn.Parameter(torch.tensor([[3.0, 0.0], [0.0, 4.0]], dtype=torch.float64))
         p.grad = scale * torch.ones(2, 2, dtype=torch.float64)
-        Lars([p], 0.1, 0.0, variant=variant, trust=0.5).step()
+        Lars([p], 0.1, 0.0, 0.0, variant, trust=0.5).step()
         paths.append(p.detach())
     torch.testing.assert_close(*paths)
     moved = (paths[0] - torch.tensor([[3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)).norm().item()
@@ -96,7 +96,7 @@ def test_the_gradients_scale_does_not_matter_but_for_zero(variant: str) -> None:
 def test_zero_weights_and_zero_gradients_have_a_ratio_of_one(variant: str) -> None:
     zero, still = (torch.nn.Parameter(torch.full((1, 2), value)) for value in (0.0, 3.0))
     zero.grad, still.grad = torch.ones(1, 2), torch.zeros(1, 2)
-    Lars([zero, still], 0.1, 0.0, variant=variant).step()
+    Lars([zero, still], 0.1, 0.0, 0.0, variant).step()
     torch.testing.assert_close(zero.detach(), torch.full((1, 2), -0.1))
     assert still.tolist() == [[3, 3]]
 

@@ -47,7 +47,7 @@ PAIRS = {
         lambda lib, p: lib.DiffGrad(p, lr=0.03, betas=BETAS, eps=1e-3),
     ),
     "lars": Pair(  # without decay: theirs is not in the ratio's denominator
-        lambda p: Lars(p, lr=0.5, momentum=0.8, trust=0.05),
+        lambda p: Lars(p, lr=0.5, momentum=0.8, weight_decay=0.0, trust=0.05),
         "pytorch_optimizer",
         lambda lib, p: lib.LARS(p, lr=0.5, momentum=0.8, trust_coefficient=0.05),
     ),
@@ -58,7 +58,14 @@ PAIRS = {
     ),
     "prodigy, all options": Pair(
         lambda p: Prodigy(
-            p, lr=0.5, d0=0.01, d_coef=2.0, growth=1.5, use_bias_correction=True, safeguard_warmup=True
+            p,
+            0.5,
+            weight_decay=0.0,
+            d0=0.01,
+            d_coef=2.0,
+            growth=1.5,
+            use_bias_correction=True,
+            safeguard_warmup=True,
         ),
         "prodigyopt",
         lambda lib, p: lib.Prodigy(

@@ -77,7 +77,7 @@ def literal(
 )
 def test_spec_quad(lr: float, expected: list[list[float]], taus: list[float]) -> None:
     params = QUAD_PLUS_2.params()
-    optimizer = MomoAdam(params, lr=lr)
+    optimizer = MomoAdam(params, lr=lr, weight_decay=0.0)
     for t, (row, tau) in enumerate(zip(expected, taus, strict=True), start=1):
         got = continue_optimizer(optimizer, params, 1, QUAD_PLUS_2)
         torch.testing.assert_close(got[0], torch.tensor(row, dtype=torch.float64), rtol=0, atol=1e-7)
@@ -109,7 +109,7 @@ def test_groups_with_their_own_decay_take_the_exact_step_of_the_model() -> None:
 
 def test_a_closure_gives_the_loss_and_without_either_it_says_so() -> None:
     params = QUAD_PLUS_2.params()
-    optimizer = MomoAdam(params, lr=0.1)
+    optimizer = MomoAdam(params, lr=0.1, weight_decay=0.0)
     assert float(optimizer.step(lambda: QUAD_PLUS_2.gradient(params))) == 5.5
     assert params[0].tolist() == pytest.approx([0.9, 0.9])
     with pytest.raises(RuntimeError, match="MoMo needs the loss"):
@@ -138,7 +138,7 @@ def test_resumes_and_never_waits() -> None:
 def test_a_gradient_of_zero_moves_nothing() -> None:
     p = torch.nn.Parameter(torch.ones(2))
     p.grad = torch.zeros(2)
-    MomoAdam([p]).step(loss=torch.tensor(3.0))
+    MomoAdam([p], weight_decay=0.0).step(loss=torch.tensor(3.0))
     assert p.tolist() == [1, 1]
 
 

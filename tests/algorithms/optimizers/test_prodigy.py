@@ -28,7 +28,7 @@ def literal_prodigy(
     lr: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: float = 1e-2,
     d0: float = 1e-6,
     d_coef: float = 1.0,
     growth: float = math.inf,
