@@ -1,25 +1,17 @@
-"""Cards, YAMLs and classes say the same."""
+"""Search spaces hold their defaults, and published cells keep their ids."""
 
 from __future__ import annotations
 
-import inspect
-import re
 from typing import Any
 
 import pytest
-import yaml
-from hydra.utils import get_object
 
 from runner.cells.cell import Cell
-from runner.check.origin import is_project
 from runner.check.subjects import small_workload, subject
 from runner.compose.config import algorithm_names, compose, hydra_ready
 from runner.compose.expand import expand
 from runner.compose.search import samples
 from runner.compose.values import flatten
-from runner.methods.catalogue import Method, methods
-
-CARDS = [method for method in methods() if method.kind not in ("preset", "diagnostic")]
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +45,3 @@ def test_the_experiment_of_the_published_board_searches_as_it_did(name: str, pub
 def test_the_row_that_set_up_passes_is_counted(name: str) -> None:
     pieces = subject(compose([f"algorithm={name}", "workload=digits"]), [small_workload("digits")]).pieces()
     assert pieces.task.cost.state_dict()["forward"] == 1
-
-
-@pytest.mark.parametrize("method", CARDS, ids=lambda method: method.name)
-def test_a_card_says_where_the_yaml_has_other_defaults_than_the_class(method: Method) -> None:
-    target = get_object(method.target)
-    if not is_project(target.__module__):
-        return  # there the YAML's comments are the card
-    said = method.card.fields["Defaults"]
-    ours = " ".join(re.findall(r"YAML's ([^.]*?) (?:is|are)\b", said))
-    for name, argument in inspect.signature(target).parameters.items():
-        setting = method.settings.get(name)
-        if setting is None or setting.default is None or argument.default is inspect.Parameter.empty:
-            continue
-        if not same(yaml.safe_load(setting.default), argument.default):
-            assert re.search(rf"\b{name}\b", ours), (
-                f"{name}: {setting.default} in the YAML, {argument.default}"
-            )
-
-
-def same(written: Any, default: Any) -> bool:
-    if isinstance(default, tuple):
-        return [float(value) for value in written] == list(default)
-    if isinstance(default, float):
-        return float(written) == default
-    return written == default or str(written) == default
