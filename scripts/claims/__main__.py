@@ -19,11 +19,11 @@ from scripts.claims._claim import by_name, known
 PAGE = ROOT / "docs" / "claims.md"
 HEAD = """# Claims
 
-What papers say of their methods, tried as experiments of this project, and what came out; also where it did
-not. Each section is made from the rows in [results/claims](../results/claims) by
-`python -m scripts.claims --write`, and a test makes them again. The experiments are
-`+experiment=claims/<name>`; each takes at most 90 minutes on two cores. Other jobs ran beside them, so times
-here are no measurements. A commit with a + had changes beside it.
+Claims that papers make about their methods, tested as experiments of this project, with the results,
+including those that were not reproduced. Each section is generated from the rows in
+[results/claims](../results/claims) by `python -m scripts.claims --write`, and a test regenerates it. The
+experiments are `+experiment=claims/<name>`; each takes at most 90 minutes on two cores. Other jobs ran at
+the same time, so do not read the times as measurements. A commit with a + had uncommitted changes.
 """
 
 

@@ -13,10 +13,10 @@ PAPER = {
     ("fashion_mnist", "softmax"): 0.9186,
 }
 NOTES = """The paper's network, loss and optimizer (Adam, lr 1e-3, batches of 128, no schedule), {steps:,}
-steps where it has 10,000; n = 1 run each, as there. One run says little: on 10,000 test rows the standard
-error of an accuracy of 99 % is 0.1 points, of 91 % 0.3. The last evaluation counts, not the best one.
-Accuracy is of argmax(z); the author's code scores argmax(sign(z)), which understates the SVM. Five thousand
-training rows are the validation split, as there."""
+steps instead of its 10,000; n = 1 run each, as in the paper. One run is weak evidence: on 10,000 test
+rows the standard error of an accuracy of 99 % is 0.1 points, of 91 % 0.3. We report the last evaluation,
+not the best. Accuracy is that of argmax(z); the author's code scores argmax(sign(z)), which
+underestimates the SVM. As in the paper, five thousand training rows form the validation split."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:
@@ -57,7 +57,7 @@ def judge(rows: Sequence[Row]) -> str:
 
 CLAIM = Claim(
     "cnn_svm",
-    "A CNN is about as accurate under an L2-SVM's loss as under softmax",
+    "A CNN is about as accurate with an L2-SVM loss as with softmax",
     "Agarap 2017, arXiv 1712.03541, and the README of the author's code: 99.04 % (SVM) and 99.23 % "
     "(softmax) on\n"
     "MNIST, 90.72 % and 91.86 % on Fashion-MNIST after 10,000 steps.",

@@ -8,14 +8,14 @@ from scripts.claims._claim import Claim, Row, Run, grouped, mean, spread, table,
 
 SHOWN = {"sgd": "uncompressed", "ef": "EF", "ef21": "EF21", "econtrol": "EControl"}
 STALLS = 10  # times EControl's gradient
-SETTING = """Logistic regression on a9a, its 29,305 training rows sorted by label and dealt to five workers:
-three have negative rows alone, one a fifth positive ones, one positive rows alone. Each sends its largest
-coordinate of 124 a step. SGD without momentum at a constant learning rate; η is 1e-3. EControl and EF21
-send their first gradient whole.
+SETTING = """Logistic regression on a9a, with its 29,305 training rows sorted by label and split among
+five workers: three have only negative rows, one has a fifth of positive rows, and one has only positive
+rows. In each step, a worker sends its largest coordinate out of 124. SGD without momentum at a constant
+learning rate; η is 1e-3. EControl and EF21 send their first gradient in full.
 
-Norm of the gradient over all training rows after 2,000 steps, each worker's whole shard at every step
-(nothing is random, n = 1), and megabytes sent by all workers:"""
-LOSSES = "Validation loss after 10,000 steps of 32 rows a worker, mean (range) of three studies:"
+Norm of the gradient over all training rows after 2,000 steps, with each worker's full shard at every step
+(deterministic, n = 1), and megabytes sent by all workers:"""
+LOSSES = "Validation loss after 10,000 steps of 32 rows per worker, mean (range) of three studies:"
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:
@@ -45,11 +45,11 @@ def judge(rows: Sequence[Row]) -> str:
     behind = [norm["econtrol", lr] / norm["sgd", lr] for lr in rates]
     best = {method: min(mean(part[method, lr], "validation_loss") for lr in rates) for method in SHOWN}
     verdict = (
-        f"{'Reproduced' if min(times) > STALLS else 'Reproduced in part'}: with whole shards error feedback "
+        f"{'Reproduced' if min(times) > STALLS else 'Reproduced in part'}: with full shards, error feedback "
         f"ends at "
         f"a gradient {min(times):.1f} to {max(times):.1f} times EControl's, which is {min(behind):.2f} to "
-        f"{max(behind):.2f} times that of uncompressed gradients. With 32 rows a worker the best validation "
-        f"losses "
+        f"{max(behind):.2f} times that of uncompressed gradients. With 32 rows per worker, the best "
+        f"validation losses "
         f"are {', '.join(f'{best[method]:.4f} ({name})' for method, name in SHOWN.items())}."
     )
     sent = {method: mean(own, "megabytes") for method, own in grouped(whole, "method").items()}
@@ -68,7 +68,7 @@ def judge(rows: Sequence[Row]) -> str:
 
 CLAIM = Claim(
     "error_feedback",
-    "Error feedback stalls where workers' data differ; EControl converges",
+    "Error feedback stalls if workers' data differ; EControl converges",
     "EControl: Fast Distributed Optimization with Compression and Error Control (2023), arXiv 2311.05645 "
     "(abstract):\n"
     "error feedback fails under heterogeneous data, EControl converges without assumptions on it.",

@@ -28,7 +28,7 @@ def judge(rows: Sequence[Row]) -> str:
     same = counts == PAPER
     verdict = "Reproduced: the same counts, all five." if same else "Not reproduced: the counts differ."
     counted = table(("gradient descent", "step size", "steps", "paper"), lines)
-    return f"{verdict}\n{counted}\n\nNothing in it is random (n = 1)."
+    return f"{verdict}\n{counted}\n\nThe experiment is deterministic (n = 1)."
 
 
 CLAIM = Claim(

@@ -15,13 +15,14 @@ UNIFORM, LINUPPER = "uniform", "linupper"
 WEIGHTS = (LINUPPER, "quadratic", "extremes")
 LEVEL = 0.05
 HEAD = ("workload and level", "weights", "lr", "hit", "steps, median", "ratio", "p")
-NOTES = """Steps to a level of validation loss: the one that every run with uniform weights reaches at its
-best learning rate, and not below the workload's target, where runs end. The learning rate is the best of
-those tried, for each weighting apart (most hits, then fewest steps by their median). Ratios are geometric
-means over the studies that both hit, p is Wilcoxon's, in which a miss is slower than every hit; with
-three no p below 0.25 is possible, with five none below 0.06, so no one row can be separable: the verdict
-pools LinUpper's pairs of all workloads and temperatures, which are not independent (they share the
-uniform runs). LinUpper starts after 5 % of the budget."""
+NOTES = """Steps to a level of validation loss, namely the one that every run with uniform weights reaches
+at its best learning rate, but not below the workload's target, where runs end. The learning rate is the
+best of those tried, separately for each weighting (most hits, then the smallest median number of steps).
+Ratios are geometric means over the studies in which both hit. p is from Wilcoxon's test, in which a miss
+is slower than every hit. With three studies p cannot be below 0.25, with five not below 0.06, so no
+single row can be separable. The verdict therefore pools LinUpper's pairs of all workloads and
+temperatures, which are not independent because they share the uniform runs. LinUpper starts after 5 % of
+the budget."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:
@@ -72,13 +73,13 @@ def judge(rows: Sequence[Row]) -> str:
             )
     p = _p(pooled)
     said = f"it needs {_ratio(pooled)} × the steps over {len(pooled)} pairs (p = {p:.3f})"
-    faster = f"LinUpper is the faster one in {favour} of {tried} rows"
+    faster = f"LinUpper is faster in {favour} of {tried} rows"
     if p >= LEVEL:
-        verdict = f"Not reproduced: {faster}, and all together {said}, which is not separable."
+        verdict = f"Not reproduced: {faster}; over all rows {said}, which is not separable."
     elif sum(pooled) < 0:
-        verdict = f"Reproduced: {faster}; all together {said}."
+        verdict = f"Reproduced: {faster}; over all rows {said}."
     else:
-        verdict = f"The opposite here: {faster}; all together {said}."
+        verdict = f"The opposite was found: {faster}; over all rows {said}."
     return "\n".join([verdict, "", NOTES, "", table(HEAD, lines)])
 
 

@@ -9,11 +9,12 @@ from scripts.claims._claim import Claim, Row, Run, grouped, mean, spread, table,
 COMMON = ("constant", "inverse_sqrt", "step", "cosine", "linear")
 TWICE = "refined, twice the budget"
 ORDER = (*COMMON, "refined", TWICE)
-NOTES = """AdamW under the schedule named, with 5 % warm-up (the refined one makes its own), learning rates
-1e-4, 3e-4, …, 1e-1, {studies} studies, all run to the end of the budget. The rate is the one with the best
-mean of the last validation values; shown is the last test value, mean (range). ← best of the five; * the
-rate is at the edge of those tried. Accuracy on digits and cifar10_synthetic, loss elsewhere. With n =
-{studies} a difference inside the ranges is none."""
+NOTES = """AdamW with the named schedule and 5 % warm-up (the refined schedule has its own), learning
+rates 1e-4, 3e-4, …, 1e-1, {studies} studies, all run to the end of the budget. The learning rate is the
+one with the best mean of the last validation values; the table shows the last test value, mean (range). ←
+marks the best of the five schedules; * means that the learning rate is at the edge of those tried. The
+value is accuracy on digits and cifar10_synthetic, and loss elsewhere. With n = {studies}, do not read
+differences inside the ranges as real."""
 
 
 def evidence(runs: Sequence[Run]) -> Iterable[Row]:
@@ -54,12 +55,10 @@ def judge(rows: Sequence[Row]) -> str:
             lines.append((first, named, f"{lr:g}{'*' * (lr in edges)}", spread(values(cells, "test"))))
     n = len(by_workload)
     verdict = (
-        f"Of the five schedules linear decay is best on {firsts.count('linear')} of {n} workloads by its "
-        f"mean, and "
-        f"on {close} the best mean lies within its seeds' range; the refined schedule's mean is better than "
-        f"linear's on {refined['refined']} of {n} within one budget, on {refined[TWICE]} where its second "
-        f"run "
-        "is as long as the others' only one."
+        f"Of the five schedules, linear decay has the best mean on {firsts.count('linear')} of {n} "
+        f"workloads; on {close}, the best mean lies within the range of linear decay's seeds. The refined "
+        f"schedule's mean is better than linear's on {refined['refined']} of {n} within one budget, and on "
+        f"{refined[TWICE]} if its second run is as long as the other schedules' only run."
     )
     notes = NOTES.format(studies=len(grouped(rows, "study")))
     return "\n".join(
