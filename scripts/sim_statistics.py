@@ -258,12 +258,12 @@ def tables(n: int, seed: int) -> Iterable[Table]:
     """Title, columns and rows of each table."""
     yield (
         'Verdicts where there is no difference: share that is "separable"',
-        ["studies × workloads", "one point a study", "points shared by workloads"],
+        ["studies × workloads", "separate points per study", "points shared across workloads"],
         [[str(t), *(percent(separated(t, tuned, n, seed)) for tuned in (False, True))] for t in NULLS],
     )
     yield (
         'Verdicts where there is one: share that is "separable"',
-        ["studies × workloads", "one point a study", "points shared by workloads"],
+        ["studies × workloads", "separate points per study", "points shared across workloads"],
         [[str(t), *(percent(separated(t, tuned, n, seed)) for tuned in (False, True))] for t in EFFECTS],
     )
     yield (

@@ -145,7 +145,7 @@ def borders(count: int, rng: np.random.Generator) -> Iterator[Row]:
         for slope, case in ((0.0, "does not matter"), (3.0, "faster all the way to the bound")):
             times = np.exp(-slope * u + 0.1 * rng.standard_normal(u.shape))
             frame = edges(searches(times, {"lr": 1e-4 * 1e4**u}, studies=n // 5), {"a": SPACE})
-            wanted = "10 %, and a little" if slope == 0 else "high"
+            wanted = "slightly above 10 %" if slope == 0 else "high"
             yield "tuning truncated", f"{n} trials, {case}", wanted, f"{100 * len(frame) / count:.1f} %"
 
 
