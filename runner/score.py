@@ -1,7 +1,7 @@
 """``python -m runner.score results/<name>``: an experiment's tables, its leaderboards, and missing cells.
 
 The rules are AlgoPerf's (docs/scoring.md). Reads cells' folders, imported tables
-(:mod:`runner.import_algoperf`) and published boards; writes ``leaderboard.csv``, ``leaderboard.md``,
+(:mod:`runner.import_logs`) and published boards; writes ``leaderboard.csv``, ``leaderboard.md``,
 ``report.html``, ``cells.parquet``, ``cells.csv`` and ``evals.parquet`` into the experiment's folder.
 """
 

@@ -18,25 +18,31 @@ COMMANDS = {
     "methods": "runner.methods",
     "doctor": "runner.doctor",
     "new": "runner.new",
-    "import": "runner.import_algoperf",
+    "import": "runner.import_logs",
 }
 
 
 def main() -> None:
     """Run a command as ``python -m`` would; a name that is none ends with code 2."""
     name, *rest = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--help"):
-        print(usage())
-        return
     if name in ("-V", "--version"):
         name, rest = "run", ["--version"]
     if name not in COMMANDS:
-        from runner.base.errors import nearest, one_line
+        from runner.base.cli import leave
 
-        print(f"error: {one_line(name)!r} is no command; {nearest(name, COMMANDS)}", file=sys.stderr)
-        raise SystemExit(2)
+        leave(lambda: _told(name))
     sys.argv = [sys.argv[0], *rest]
     runpy.run_module(COMMANDS[name], run_name="__main__", alter_sys=True)
+
+
+def _told(name: str) -> int:
+    """What to say of a name that is no command."""
+    from runner.base.errors import UserError, nearest, one_line
+
+    if name not in ("-h", "--help"):
+        raise UserError(f"{one_line(name)!r} is no command; {nearest(name, COMMANDS)}")
+    print(usage())
+    return 0
 
 
 def usage() -> str:

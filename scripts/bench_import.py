@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(side: Path, logs: Path, results: Path) -> tuple[float, float, float, float]:
     """CPU seconds of the import, of score with report, of both; seconds of both by the clock."""
-    imported = seconds(side, "-m", "runner.import_algoperf", str(logs), str(results), "--quiet")
+    imported = seconds(side, "-m", "runner.import_logs", str(logs), str(results), "--quiet")
     scored = seconds(side, "-m", "runner.score", str(results), "--by", "seconds")
     return imported[1], scored[1], imported[1] + scored[1], imported[0] + scored[0]
 

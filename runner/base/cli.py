@@ -35,7 +35,7 @@ def leave(main: Callable[[], int], tidies: bool = False) -> NoReturn:
     _listen(tidies)
     open_streams()
     try:
-        code = main()
+        code = _code(main)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -43,6 +43,13 @@ def leave(main: Callable[[], int], tidies: bool = False) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     raise SystemExit(code)
+
+
+def _code(main: Callable[[], int]) -> Any:
+    try:
+        return main()
+    except SystemExit as end:  # argparse's, behind help too
+        return end.code
 
 
 def _listen(tidies: bool) -> None:

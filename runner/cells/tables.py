@@ -66,7 +66,7 @@ def load(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _imported(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables that came from elsewhere as they are, without cells' folders (``runner.import_algoperf``)."""
+    """Tables that came from elsewhere as they are, without cells' folders (``runner.import_logs``)."""
     import pandas as pd
 
     files = folder / "cells.parquet", folder / "evals.parquet"

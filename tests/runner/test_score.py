@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from runner import import_algoperf, score
+from runner import import_logs, score
 from runner.provenance.source import current
 from tests.experiments import Said, call, refusal, write_cell, write_grid
 
@@ -150,7 +150,7 @@ def test_the_seed_moves_the_intervals_alone(tmp_path: Path, capsys: Capture) -> 
 def test_v06_comes_out_as_published(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "v06"
     args = (V06, folder, "--ruleset", "external_tuning", "--quiet")
-    assert call(import_algoperf.main, capsys, *args).code == 0
+    assert call(import_logs.main, capsys, *args).code == 0
     said = run(capsys, folder, "--compat", "--study-pick", "eval_index")
     assert said.row("shampoo")[:3] == ["1", "shampoo", "0.6244"]
     assert said.row("baseline")[:3] == ["2", "baseline", "0.4590"]
@@ -283,7 +283,7 @@ def imported(tmp_path: Path, capsys: Capture) -> Path:
         (folder / "eval_measurements.csv").write_text(rows)
         meta = '{"workload.target_metric_name": "ssim", "workload.validation_target_value": 0.7}'
         (folder / "meta_data_0.json").write_text(meta)
-    assert call(import_algoperf.main, capsys, logs, tmp_path / "import").code == 0
+    assert call(import_logs.main, capsys, logs, tmp_path / "import").code == 0
     return tmp_path / "import"
 
 

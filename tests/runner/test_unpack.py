@@ -18,7 +18,7 @@ import torch
 from runner import UserError, load
 from runner.base.unpack import FREE, MEMBERS, MOST, Room, limit
 from runner.boards.publish import configs
-from runner.import_algoperf import main as import_algoperf
+from runner.import_logs import main as import_logs
 from runner.train import checkpoint
 from tests.experiments import call, refusal
 from workloads.libsvm import read_rows
@@ -59,13 +59,13 @@ def test_an_archive_of_logs(
 ) -> None:
     archive = logs(tmp_path / f"logs.{ending}")
     monkeypatch.setenv("RUNNER_UNPACK_GB", "0.001")
-    said = refusal(import_algoperf, capsys, archive, tmp_path / "out")
+    said = refusal(import_logs, capsys, archive, tmp_path / "out")
     assert "holds more than 1 MB, unpacked" in said and "RUNNER_UNPACK_GB" in said
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("RUNNER_UNPACK_GB", "0.01")
-    assert call(import_algoperf, capsys, archive, tmp_path / "out").code == 0
+    assert call(import_logs, capsys, archive, tmp_path / "out").code == 0
     monkeypatch.setenv("RUNNER_UNPACK_GB", "much")
-    assert "RUNNER_UNPACK_GB=much" in refusal(import_algoperf, capsys, archive, tmp_path / "out")
+    assert "RUNNER_UNPACK_GB=much" in refusal(import_logs, capsys, archive, tmp_path / "out")
 
 
 def test_a_bomb_is_refused_without_being_told(tmp_path: Path, capsys: Capture) -> None:
@@ -74,7 +74,7 @@ def test_a_bomb_is_refused_without_being_told(tmp_path: Path, capsys: Capture) -
     member.size = 3 << 30
     with gzip.open(bomb, "wb", compresslevel=1) as file:
         file.write(member.tobuf() + b"1,10,0.6\n" * 1000)
-    assert "holds more than 268 MB" in refusal(import_algoperf, capsys, bomb, tmp_path / "out")
+    assert "holds more than 268 MB" in refusal(import_logs, capsys, bomb, tmp_path / "out")
 
 
 def test_a_header_that_is_a_bomb(tmp_path: Path, tight: None, capsys: Capture) -> None:
@@ -83,7 +83,7 @@ def test_a_header_that_is_a_bomb(tmp_path: Path, tight: None, capsys: Capture) -
     name.type, name.size = tarfile.GNUTYPE_LONGNAME, 3 << 30
     with gzip.open(tmp_path / "bomb.tar.gz", "wb", compresslevel=1) as file:
         file.write(name.tobuf(format=tarfile.GNU_FORMAT) + bytes(4 << 20))
-    assert "unpacked" in refusal(import_algoperf, capsys, tmp_path / "bomb.tar.gz", tmp_path / "out")
+    assert "unpacked" in refusal(import_logs, capsys, tmp_path / "bomb.tar.gz", tmp_path / "out")
 
 
 def test_links_in_a_folder_of_logs_are_not_followed(tmp_path: Path, capsys: Capture) -> None:
@@ -92,7 +92,7 @@ def test_links_in_a_folder_of_logs_are_not_followed(tmp_path: Path, capsys: Capt
     (tmp_path / "secret.csv").write_bytes(ROWS[:60])
     (folder / "eval_measurements.csv").symlink_to(tmp_path / "secret.csv")
     (folder / "meta_data_0.json").write_bytes(META)
-    said = call(import_algoperf, capsys, tmp_path / "logs", tmp_path / "out")
+    said = call(import_logs, capsys, tmp_path / "logs", tmp_path / "out")
     assert "link, not followed, taken as empty" in said.err
     assert load(tmp_path / "out")[0]["status"].tolist() == ["failed"]
 

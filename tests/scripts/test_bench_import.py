@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from runner.import_algoperf import load
+from runner.import_logs import load
 from runner.importing.notices import Notices
 from scripts import bench_import
 

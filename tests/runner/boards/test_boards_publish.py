@@ -26,7 +26,7 @@ from published_boards import (
     scored,
 )
 
-from runner import import_algoperf, score
+from runner import import_logs, score
 from runner.boards import publish
 from tests.experiments import call, refusal, write_cell, write_grid
 
@@ -192,7 +192,7 @@ def test_an_import_is_published_without_configs(capsys: Capture, here: Path) -> 
     logs = here / "secret logs"
     logs.mkdir()
     shutil.copy(V06, logs / "v06.tar.xz")
-    assert call(import_algoperf.main, capsys, logs / "v06.tar.xz", "results/v06", "--quiet").code == 0
+    assert call(import_logs.main, capsys, logs / "v06.tar.xz", "results/v06", "--quiet").code == 0
     rules = ("--compat", "--study-pick", "eval_index", "--resamples", "20")
     board = published(capsys, "results/v06", *rules)
     assert {path.name for path in board.iterdir()} == FILES - {"configs.jsonl.gz"}

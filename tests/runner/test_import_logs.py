@@ -13,7 +13,7 @@ import pytest
 
 from runner import load
 from runner.base.errors import UserError
-from runner.import_algoperf import main
+from runner.import_logs import main
 from runner.stats import board
 
 # AlgoPerf v0.6, external tuning; of each trial the columns that count, up to its hit, other rows rounded.
