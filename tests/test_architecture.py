@@ -81,6 +81,11 @@ def test_nothing_of_the_runner_imports_a_plugin() -> None:
     assert found == []
 
 
+def test_what_hydra_keeps_to_itself_is_used_through_one_file() -> None:
+    users = [name for name, path in KNOWN.items() if "hydra._internal" in path.read_text("utf-8")]
+    assert users == ["runner.compose.hydra_internals"]
+
+
 def test_every_room_is_on_the_page_and_every_room_of_the_page_is_there() -> None:
     rooms = {p.name for p in (ROOT / "runner").iterdir() if p.is_dir() and not p.name.startswith(("_", "."))}
     assert set(LEVEL) == rooms - {"conf"}

@@ -7,8 +7,9 @@
 
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from runner.compose.hydra_internals import BasicSweeper
 
 
 class GridSweeper(BasicSweeper):

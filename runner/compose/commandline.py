@@ -68,7 +68,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
     Raises:
         UserError: for a flag that is none or that has no use here, and an override that cannot be read.
     """
-    from hydra._internal.utils import get_args_parser
+    from runner.compose.hydra_internals import get_args_parser
 
     check_text(arguments)
     parser = argparse.ArgumentParser("python -m runner", parents=[get_args_parser()], add_help=False,
@@ -195,7 +195,7 @@ def _launcher(cfg: DictConfig) -> Any:
 
 def _show(line: CommandLine, using: Composer) -> None:
     """Hydra's flags that print."""
-    from hydra._internal.hydra import Hydra
+    from runner.compose.hydra_internals import Hydra
 
     _refuse_sweeps(line)
     hydra, flags = Hydra("runner", using.launch_loader), line.flags

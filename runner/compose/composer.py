@@ -18,9 +18,6 @@ from typing import Any
 
 import yaml
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.core.object_type import ObjectType
@@ -32,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from runner.base.errors import UserError, nearest, one_line
 from runner.base.paths import CONF, settled
 from runner.compose import presets, structure, values
+from runner.compose.hydra_internals import ConfigLoaderImpl, ConfigRepository, create_config_search_path
 from runner.compose.overrides import GROUPS, bare, is_listed, name_of, parsed
 from runner.compose.structure import OwnFile
 
