@@ -72,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.cancel",
-        description="End an experiment's SLURM jobs and its launchers here. Cells save themselves.",
+        description="Stop an experiment's SLURM jobs and its launchers here; cells save checkpoints first.",
     )
     parser.add_argument("folder", type=expanded, help="results/<name>, or the folder of one cell")
     parser.add_argument(
-        "--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="the jobs of these alone"
+        "--cells", nargs="+", default=[], metavar="GLOB_OR_ID", help="only the jobs of these cells"
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     return parser
 
 
@@ -89,10 +89,10 @@ def _carry_out(plan: Plan, experiment: Path, sure: bool) -> int:
         print(f"{experiment}: nothing {'else ' if plan.lines else ''}to cancel")
         return int(plan.blocked)
     if not sure and sys.stdin.isatty() and not _agreed():
-        print("left as it is")
+        print("nothing was cancelled")
         return 1
     good = all([_cancel_tasks(plan.tasks), _interrupt(plan.launchers)])  # both, whatever the first says
-    print("to go on from the checkpoints, the same command again, or")
+    print("to resume from the checkpoints, launch the same command again, or")
     print(f"  {command('runner.retry', experiment)}")
     return 0 if good and not plan.blocked else 1
 
@@ -135,7 +135,7 @@ def _plan_tasks(plan: Plan, view: View, launch: Launch, cells: Sequence[Seen] | 
         count = f"{plural(len(ours if cells is None else found), 'task')} of SLURM: {', '.join(found[:8])}"
         plan.lines.append(count + (", …" if len(found) > 8 else ""))
         if others:
-            plan.lines.append(f"  {plural(others, 'other cell')} in the same tasks end with them")
+            plan.lines.append(f"  {plural(others, 'other cell')} in the same tasks will stop too")
     plan.tasks += found
 
 
@@ -146,12 +146,12 @@ def _plan_launcher(plan: Plan, view: View, launch: Launch, cells: Sequence[Seen]
     if state in ("ended", "gone"):
         return
     if state == "cannot be seen":
-        plan.lines.append(f"{name}, may still run: this can only be seen, and ended, there")
+        plan.lines.append(f"{name}, may still be running: check, and cancel, on that machine")
     elif not is_here(launch):
-        plan.cannot(f"{name}, is out of reach from here: end it there, with the same command")
+        plan.cannot(f"{name}, cannot be reached from here: run the same command there")
     elif cells is not None:
         if any(cell.coming for cell in cells):
-            plan.cannot(f"{name}, can only be ended as a whole: leave out --cells")
+            plan.cannot(f"{name}, can only be cancelled as a whole: omit --cells")
     else:
         plan.lines.append(name)
         plan.launchers.append(launch)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.compare",
-        description="Compare two algorithms, paired over workloads and studies.",
+        description="Compare paired comparison of two algorithms over workloads and studies.",
     )
     add = parser.add_argument
     add("folder", type=expanded, help="results/<name>, imported logs, or a published leaderboard")

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.doctor",
-        description="What this machine is, and what of it will not do.",
+        description="Report what this machine offers and what will not work on it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -76,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         type=expanded,
         default=Path("results"),
         metavar="FOLDER",
-        help="where results go (results)",
+        help="folder for results (default: results)",
     )
     add("--data-dir", type=expanded, default=Path(os.environ.get("BENCH_DATA", "data")), metavar="FOLDER",
-        help="where data lies (BENCH_DATA, else data)")  # fmt: skip
+        help="folder with data (default: $BENCH_DATA or data)")  # fmt: skip
     add_json(parser)
     return parser
 
@@ -90,7 +90,7 @@ def _answers(check: Callable[[Asked], Iterator[Finding]], asked: Asked) -> list[
         return list(check(asked))
     except Exception as error:
         what = check.__name__.replace("_", " ")
-        return [Finding(what, "wrong", one_line(f"could not be looked at: {type(error).__name__}: {error}"))]
+        return [Finding(what, "wrong", one_line(f"could not be checked: {type(error).__name__}: {error}"))]
 
 
 def _show(found: Sequence[Finding]) -> None:
@@ -124,13 +124,15 @@ def cores(_asked: Asked) -> Iterator[Finding]:
     text = f"{physical} of them to compute on, {len(usable)} logical"
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads is not None and threads.isdigit() and int(threads) > len(usable):
-        yield Finding("cores", "warning", f"{text}; OMP_NUM_THREADS={threads}", "set it to no more than that")
+        yield Finding(
+            "cores", "warning", f"{text}; OMP_NUM_THREADS={threads}", "set it to at most that number"
+        )
     else:
         yield Finding("cores", "ok", text)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > len(usable):
-        yield Finding("load", "warning", f"{load:.1f} on {len(usable)}: seconds will count as contended",
-                      "measure when the machine is free")  # fmt: skip
+        yield Finding("load", "warning", f"{load:.1f} on {len(usable)}: seconds will be marked as contended",
+                      "measure on an idle machine")  # fmt: skip
 
 
 def results_folder(asked: Asked) -> Iterator[Finding]:
@@ -138,25 +140,27 @@ def results_folder(asked: Asked) -> Iterator[Finding]:
     folder = _existing(asked.results)
     if not os.access(folder, os.W_OK):
         yield Finding(
-            "results", "wrong", f"{folder} cannot be written", "name another with results_dir=FOLDER"
+            "results", "wrong", f"{folder} cannot be written", "choose another with results_dir=FOLDER"
         )
         return
     kind = file_system(folder)
     free = shutil.disk_usage(folder).free / 2**30
     text = f"{asked.results} on {kind or 'an unknown file system'}, {free:,.0f} GB free"
     if free < ROOM_GB:
-        yield Finding("results", "warning", text, "make room, or name another disk with results_dir=FOLDER")
+        yield Finding(
+            "results", "warning", text, "free some space, or choose another disk with results_dir=FOLDER"
+        )
     elif kind in NETWORKED:
-        yield Finding("results", "warning", f"{text}: a disk over the network",
+        yield Finding("results", "warning", f"{text}: a network file system",
                       "locks rely on exclusive creation (docs/reliability.md)")  # fmt: skip
     else:
         yield Finding("results", "ok", text)
     if not exclusive(folder):
         yield Finding("locks", "wrong", f"two processes can create one file in {folder}: cells train twice",
-                      "name another disk with results_dir=FOLDER")  # fmt: skip
+                      "choose another disk with results_dir=FOLDER")  # fmt: skip
     skew = clock_skew(folder)
     if abs(skew) > SKEW_SECONDS:
-        text = f"the disk's is {skew:+.0f} s from this machine's: locks go by the one, records by the other"
+        text = f"the disk's is {skew:+.0f} s from this machine's: locks use one clock, records the other"
         yield Finding("clock", "warning", text, "synchronise them (NTP)")
 
 
@@ -167,8 +171,8 @@ def data_folder(asked: Asked) -> Iterator[Finding]:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         yield Finding("data", "ok", f"{asked.data}: {shown}")
     else:
-        yield Finding("data", "ok", f"{asked.data} is empty: the embedded workloads need none",
-                      "python scripts/prepare_data.py --all gets the rest")  # fmt: skip
+        yield Finding("data", "ok", f"{asked.data} is empty, which is fine for embedded workloads",
+                      "python scripts/prepare_data.py --all downloads the rest")  # fmt: skip
 
 
 def wandb(_asked: Asked) -> Iterator[Finding]:
@@ -182,7 +186,7 @@ def wandb(_asked: Asked) -> Iterator[Finding]:
 
     settings = library.Settings()
     if settings.mode in ("offline", "dryrun", "disabled"):
-        yield Finding("W&B", "ok", f"{settings.mode}, as its settings say")
+        yield Finding("W&B", "ok", f"{settings.mode}, as set in its settings")
     elif logged_in(settings):
         yield Finding("W&B", "ok", f"logged in to {settings.base_url}")
     else:
@@ -202,8 +206,8 @@ def slurm(_asked: Asked) -> Iterator[Finding]:
         yield Finding(
             "SLURM",
             "warning",
-            f"sbatch is here, but sinfo says: {one_line(reason, 100)}",
-            "ask who runs the cluster",
+            f"sbatch exists, but sinfo reports: {one_line(reason, 100)}",
+            "ask the cluster's administrators",
         )
     else:
         states = ", ".join(line.strip() for line in nodes.splitlines() if line.strip()) or "no nodes"
@@ -228,11 +232,11 @@ def gpu(asked: Asked) -> Iterator[Finding]:
     for one in found.gpus:
         text = f"{one.model}, {one.name}, {one.memory_gb:.0f} GB"
         if one.name not in use:
-            yield Finding("GPU", "ok", f"{text}; nvidia-smi does not say who uses it")
+            yield Finding("GPU", "ok", f"{text}; nvidia-smi does not report who is using it")
         elif use[one.name].processes:
             pids = ", ".join(map(str, use[one.name].processes))
             yield Finding("GPU", "warning", f"{text}, {use[one.name].free_gb:.0f} GB free, used by {pids}",
-                          "cells on it will count as contended")  # fmt: skip
+                          "cells on it will be marked as contended")  # fmt: skip
         else:
             yield Finding("GPU", "ok", f"{text}, {use[one.name].free_gb:.0f} GB free")
     for one in found.unusable:
@@ -243,15 +247,15 @@ def gpu(asked: Asked) -> Iterator[Finding]:
 
 def _no_gpu(found: Found) -> Finding:
     if gpus.hidden():
-        return Finding("GPU", "ok", "hidden by the environment: cells are trained on the CPU")
+        return Finding("GPU", "ok", "hidden by the environment: cells run on the CPU")
     signs = set(gpus.signs_of_one())
     if found.built in signs:
         return Finding("GPU", "wrong", f"there is one, but torch cannot use it: {found.why}",
-                       "mend the driver, or say device=cpu")  # fmt: skip
+                       "fix the driver, or use device=cpu")  # fmt: skip
     if signs:
         return Finding("GPU", "warning", f"there is one, but this torch is built for {found.built}",
                        "install a build of torch for it (pytorch.org)")  # fmt: skip
-    return Finding("GPU", "ok", "none: cells are trained on the CPU")
+    return Finding("GPU", "ok", "none: cells run on the CPU")
 
 
 CHECKS = (cores, results_folder, data_folder, slurm, wandb, torch, gpu)  # what needs torch's answer last

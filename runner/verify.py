@@ -97,17 +97,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runner.verify", description="Run cells of a published board again, and compare."
+        prog="python -m runner.verify",
+        description="Rerun cells of a published leaderboard and compare the results.",
     )
     add = parser.add_argument
     add("folder", type=expanded, help="results/leaderboards/<name>")
-    add("--cells", type=int, default=5, metavar="N", help="how many, drawn at random (5)")
-    add("--id", nargs="+", default=[], metavar="ID", help="these instead")
-    add("--label", metavar="LABEL", help="of this algorithm alone")
-    add("--seed", type=int, help="of the draw (another one each time)")
-    add("--workers", type=int, help="cells at once")
-    add("--keep", type=expanded, metavar="DIR", help="keep the reruns' folders here")
-    add("--dry-run", action="store_true", help="record nothing")
+    add("--cells", type=int, default=5, metavar="N", help="how many cells, drawn at random (default: 5)")
+    add("--id", nargs="+", default=[], metavar="ID", help="these cells instead")
+    add("--label", metavar="LABEL", help="only cells of this algorithm")
+    add("--seed", type=int, help="seed of the draw (default: new each time)")
+    add("--workers", type=int, help="cells to run at once")
+    add("--keep", type=expanded, metavar="DIR", help="keep the rerun folders in DIR")
+    add("--dry-run", action="store_true", help="do not record the verdicts")
     trust.add_option(parser)
     return parser
 
@@ -119,7 +120,7 @@ def _verify(options: argparse.Namespace) -> int:
     trust.allow(options.allow)
     inputs = read(options.folder)
     if inputs.kind != "published":
-        raise UserError(f"{options.folder} is no published board, as those in {publish.HOME} are")
+        raise UserError(f"{options.folder} is not a published leaderboard like those in {publish.HOME}")
     if inputs.imported:
         raise UserError(f"{options.folder} was imported: there are no configs to run its cells from")
     wanted = choose(inputs.cells, options.cells, options.id, options.label, options.seed)
@@ -128,7 +129,7 @@ def _verify(options: argparse.Namespace) -> int:
             inputs, wanted, options.keep or Path(scratch), options.workers, bool(options.keep)
         )
     if code == 1 and not options.keep:
-        print("no folder is kept: --keep DIR keeps those of the reruns", file=sys.stderr)
+        print("the rerun folders were deleted; --keep DIR keeps them", file=sys.stderr)
     for verdict in verdicts:
         print(f"{verdict.verdict}: {verdict.title}: {verdict.why}")
         if not options.dry_run:
@@ -150,7 +151,7 @@ def choose(
     known = [str(name) for name in finished["id"]]
     for name in ids:
         if name not in known:
-            raise UserError(f"--id {name}: no finished cell of this board; {nearest(name, known)}")
+            raise UserError(f"--id {name}: no such finished cell on this leaderboard; {nearest(name, known)}")
     if ids:
         return list(ids)
     if number < 1:
@@ -158,7 +159,9 @@ def choose(
     if label is not None:
         labels = [str(name) for name in finished["label"]]
         if label not in labels:
-            raise UserError(f"--label {label}: no algorithm of this board; {nearest(label, labels)}")
+            raise UserError(
+                f"--label {label}: no such algorithm on this leaderboard; {nearest(label, labels)}"
+            )
         known = [name for name, own in zip(known, labels, strict=True) if own == label]
     return random.Random(seed).sample(sorted(known), min(number, len(known)))
 
@@ -211,7 +214,7 @@ def _cell(board: Path, name: str, config: Mapping[str, Any], results: Path) -> C
     own = {"results_dir": str(results), "name": "verify", "log": None, "data_dir": data}
     try:
         if identity(config) != name:
-            raise UserError("it is not the one of which that id is the hash")
+            raise UserError("its contents do not match its id")
         trust.check(config)
         return Cell.from_config(settled({**config, **own}))
     except UserError as error:

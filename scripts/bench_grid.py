@@ -417,7 +417,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_grid", description=__doc__)
     add = parser.add_argument
     add("--cells", type=int, default=200)
-    add("--workers", type=int, default=2, help="cells at once")
+    add("--workers", type=int, default=2, help="cells to run at once")
     add("--per-process-cells", type=int, help="fewer cells for the slow way; its rates are compared")
     add("--repeats", type=int, default=1, help="of every way, in turns")
     add("--ways", type=lambda text: text.split(","), default=list(WAYS), help=f"by commas: {','.join(WAYS)}")

@@ -79,7 +79,7 @@ def test_checks_and_cards_work(installed: Installed) -> None:
     said = installed.run("python", "-m", "runner.check", "algorithm=lion", "workload=breast_cancer")
     assert re.search(r"[1-9]\d* ok, 0 failed", said)
     assert "Symbolic Discovery" in installed.run("python", "-m", "runner.methods", "lion")
-    assert "is no command; did you mean score, " in installed.run("ttt", "scroe", code=2)
+    assert "is not a command; did you mean score, " in installed.run("ttt", "scroe", code=2)
 
 
 def test_a_file_of_another_package_beside_it_is_not_taken_for_ours(installed: Installed) -> None:

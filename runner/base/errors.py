@@ -23,13 +23,13 @@ def text_of(error: BaseException) -> str:
     try:
         return str(error)[:10_000]
     except BaseException:
-        return f"{type(error).__name__}, which cannot say what it is"
+        return f"{type(error).__name__}, whose message cannot be printed"
 
 
 def described(error: BaseException) -> str:
     """``ValueError: no such thing``."""
     text, name = text_of(error), type(error).__name__
-    return text if text.startswith(f"{name}, which") else f"{name}: {text}"
+    return text if text.startswith(f"{name}, whose message") else f"{name}: {text}"
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -62,14 +62,14 @@ class Room:
         """
         self._files += 1
         if self._files > MEMBERS:
-            raise UserError(f"{self._path} holds more than the {MEMBERS:,} files that are looked at")
+            raise UserError(f"{self._path} holds more than {MEMBERS:,} files, the limit")
 
 
 def too_much(path: Path, allowed: int) -> UserError:
     """What to say of a file out of which more comes than ``allowed`` bytes."""
     return UserError(
-        f"{path} holds more than {allowed / 1e6:,.0f} MB, unpacked: if that is what you expect, set "
-        f"{VARIABLE} to the gigabytes that it may take"
+        f"{path} holds more than {allowed / 1e6:,.0f} MB, when unpacked; if that is expected, set "
+        f"{VARIABLE} to the gigabytes allowed"
     )
 
 

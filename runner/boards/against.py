@@ -60,7 +60,7 @@ def _fitting(mine: Inputs, board: Inputs) -> pd.DataFrame:
     if not len(cells):
         titles = "; ".join(f"{title}: {', '.join(names)}" for title, names in board.workloads.items())
         raise UserError(
-            f"no cell of {mine.folder} was trained as those of {board.name} ({titles}); {_how(mine, board)}"
+            f"no cell of {mine.folder} was trained like those of {board.name} ({titles}); {_how(mine, board)}"
         )
     return cells
 
@@ -78,7 +78,7 @@ def _how(mine: Inputs, board: Inputs) -> str:
     label, algorithm = next(iter(known.items()), ("it", ["algorithm=NAME"]))
     others = f", and the {plural(len(known) - 1, 'other')} likewise" if len(known) > 1 else ""
     line = command("runner", "-m", *algorithm, *words, *places(mine.folder))
-    return f"train {label} so{others}: {line}"
+    return f"train {label}this way{others}: {line}"
 
 
 def _factors(cells: pd.DataFrame) -> list[float]:
@@ -101,7 +101,7 @@ def _said(mine: Inputs, board: Inputs, labels: list[str]) -> str:
         for module, value in hashes.items()
         if module in known and (module, value) not in theirs
     }
-    line = f"{', '.join(labels)}: of {mine.folder}; the other rows: {board.name}, as published"
+    line = f"{', '.join(labels)}: of {mine.folder}; the other rows are those published in {board.name}"
     if not other:
         return line
-    return f"{line}, by other source ({len(other)} modules, such as {min(other)})"
+    return f"{line}, trained by different source code ({len(other)} modules, such as {min(other)})"

@@ -20,7 +20,7 @@ from runner.stats.comparable import parts, titles
 from runner.stats.complete import blocks, holes, ranges
 
 NAMED = 2  # cells of a kind that are named
-STALE = "stale, trained by other source or data than today's"
+STALE = "stale, source or data has changed since"
 COMMANDS = 8  # that are printed
 COUNTS, PLACES = ("study", "trial"), ("name", "results_dir")
 NOT_FILLING = ("dry_run", "then")
@@ -77,9 +77,9 @@ def gaps(experiment: Path, cells: pd.DataFrame) -> Gaps:
         if cell.state not in (*FINISHED, UNAVAILABLE) and not (
             cell.state == "stopped" and cell.id in censored
         ):
-            states.setdefault("to come" if cell.coming and cell.state in LEFT else cell.state, []).append(
-                cell
-            )
+            states.setdefault(
+                "still to run" if cell.coming and cell.state in LEFT else cell.state, []
+            ).append(cell)
     for state, own in states.items():
         found.counts[state] = len(own)
         found.lines.append(_unfinished(experiment, state, own))
@@ -120,7 +120,7 @@ def _never_written(view: View) -> tuple[int, list[str]]:
         absent = len(set(names) - there) + (0 if composed else launch.record["grid"] - len(names))
         if absent > 0:
             number += absent
-            what = plural(absent, "cell") + " of a launch that was cut, or whose folders are gone"
+            what = plural(absent, "cell") + " never written, or deleted, by an interrupted launch"
             lines.append(f"{what}: {again(launch.record.get('command') or [])}")
     return number, lines
 
@@ -145,7 +145,7 @@ def _fill(experiment: Path, cells: pd.DataFrame, empty: pd.DataFrame, launched: 
             lines.append(f"{what}: {command('runner', '-m', *words)}")
             what = "and"
         if how is None:
-            lines.append(f"{what}; nothing says how they were launched")
+            lines.append(f"{what}; no record of how they were launched")
     more = [f"and {plural(len(lines) - COMMANDS, 'command')} more"] if len(lines) > COMMANDS else []
     return lines[:COMMANDS] + more + launched
 

@@ -92,7 +92,7 @@ def _experiment(folder: Path) -> Path:
     """The folder, unless it is one cell's."""
     if folder.resolve().parent.name == "cells":
         experiment, name = place(folder)
-        raise UserError(f"{folder} is the folder of one cell, {name}: name its experiment, {experiment}")
+        raise UserError(f"{folder} is the folder of one cell, {name}: pass its experiment, {experiment}")
     return folder
 
 
@@ -176,7 +176,7 @@ def require(cells: pd.DataFrame, where: Path) -> pd.DataFrame:
         raise UserError(f"{where}: the table of cells has no column {' and '.join(absent)}")
     for name in map(str, cells["id"]):
         if not name or name.startswith(".") or "/" in name:
-            raise UserError(f"{where}: {one_line(name, 40)!r} is no cell's id, but a path")
+            raise UserError(f"{where}: {one_line(name, 40)!r} is a path, not a cell id")
     return cells
 
 
@@ -185,7 +185,7 @@ def _imported(folder: Path) -> Inputs:
     require(cells, folder)
     failed = sum(status not in FINISHED for status in cells["status"])
     note = (
-        [f"{failed:,} of {len(cells):,} imported trials have no evaluations, and count nowhere"]
+        [f"{failed:,} of {len(cells):,} imported trials have no evaluations and are ignored"]
         if failed
         else []
     )

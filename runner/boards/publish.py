@@ -82,7 +82,7 @@ def publish(inputs: Inputs, made: Sequence[Board], name: str | None = None, home
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if before is not None and _unchanged(folder, made, before, record):
-            return [f"{folder} holds these numbers already, as version {record['version']}"]
+            return [f"{folder} already holds these numbers, as version {record['version']}"]
         record["version"] += before is not None
         record["history"] = [*record["history"], _event(inputs, record["version"])]
         _write(folder, inputs, made, record)
@@ -103,7 +103,7 @@ def check(folder: Path) -> list[str]:
     """
     inputs = read(folder)
     if inputs.kind != "published" or inputs.rules is None:
-        raise UserError(f"{folder} is no published board: it has no {BOARD}")
+        raise UserError(f"{folder} is not a published leaderboard: it has no {BOARD}")
     made = boards(inputs.cells, inputs.rules, inputs.sources, inputs.workloads)
     wrong = _frozen(inputs.record, made) + ([] if inputs.imported else _unlike_configs(inputs))
     wrong += _unlike_csv(folder / "leaderboard.csv", flat(made))
@@ -176,13 +176,11 @@ def refresh(folder: Path) -> None:
 
 def _again(inputs: Inputs, made: Sequence[Board], name: str | None) -> list[str]:
     if name not in (None, inputs.name):
-        raise UserError(f"{inputs.folder} is published already, as {inputs.name}")
+        raise UserError(f"{inputs.folder} is already published, as {inputs.name}")
     if _asked(made) != inputs.rules:
-        raise UserError(
-            f"{inputs.folder} is frozen, and these rules are others: publish the experiment --as NAME"
-        )
+        raise UserError(f"{inputs.folder} is frozen with different rules: publish the experiment --as NAME")
     refresh(inputs.folder)
-    return [f"leaderboard.csv and leaderboard.md of {inputs.folder} are written again, from its own tables"]
+    return [f"leaderboard.csv and leaderboard.md of {inputs.folder} rewritten from its own tables"]
 
 
 def _record(inputs: Inputs, made: Sequence[Board]) -> dict[str, Any]:
@@ -232,7 +230,7 @@ def _refuse_other_rules(folder: Path, before: Mapping[str, Any], now: Mapping[st
         if json.loads(as_json(now[what])) != before.get(what):
             words = "workloads and targets" if what == "boards" else what
             raise UserError(
-                f"{folder} is frozen, and its {words} are others: publish under another name, --as NAME"
+                f"{folder} is frozen, and its {words} differ: publish under another name, --as NAME"
             )
 
 
@@ -330,10 +328,10 @@ def _origin(record: Mapping[str, Any], folder: Path) -> str:
     lines += [f"commit {', '.join(commits)}"] * bool(commits) + [", ".join(machines)] * bool(machines)
     home = (HOME / record["name"]).as_posix()
     rerun = f"`{command('runner.verify', home, '--cells', '5')}`"
-    again = f"The numbers from the tables: `{command('runner.score', home, '--check')}`"
-    again += "" if record["imported"] else f"; cells run again: {rerun}"
+    again = f"Recompute the numbers from the tables: `{command('runner.score', home, '--check')}`"
+    again += "" if record["imported"] else f"; rerun cells: {rerun}"
     rows = list({row["id"]: row for row in verifications(folder)}.values())
-    checked = f" Rerun: {_tally(rows)}." if rows else ""
+    checked = f" Rerun so far: {_tally(rows)}." if rows else ""
     return f"{'; '.join(lines)}. {again}.{checked}\n"
 
 
@@ -352,7 +350,7 @@ def _frozen(record: Mapping[str, Any], made: Sequence[Board]) -> list[str]:
 
 def _unlike_configs(inputs: Inputs) -> list[str]:
     published, cells = set(configs(inputs.folder)), set(map(str, inputs.cells["id"]))
-    return [] if published == cells else [f"{CONFIGS}: the configs of other cells"]
+    return [] if published == cells else [f"{CONFIGS}: does not match the cells"]
 
 
 def _unlike_csv(path: Path, now: pd.DataFrame) -> list[str]:
@@ -363,7 +361,7 @@ def _unlike_csv(path: Path, now: pd.DataFrame) -> list[str]:
         raise UserError(f"{path} cannot be read: {one_line(str(error))}") from error
     again = pd.read_csv(io.StringIO(csv_text(now)), dtype=str, keep_default_na=False)
     if list(before.columns) != list(again.columns) or before["label"].tolist() != again["label"].tolist():
-        return [f"{path.name}: other rows or columns"]
+        return [f"{path.name}: rows or columns differ"]
     return list(_unlike(path.name, before, again))
 
 
@@ -371,7 +369,7 @@ def _unlike(name: str, before: pd.DataFrame, again: pd.DataFrame) -> Iterator[st
     for column in before.columns:
         for label, old, new in zip(before["label"], before[column], again[column], strict=True):
             if old != new and not _close(old, new):
-                yield f"{name}: {column} of {label} is {old}, and comes out as {new}"
+                yield f"{name}: {column} of {label} is {old}, but recomputes to {new}"
 
 
 def _close(old: str, new: str) -> bool:
@@ -389,7 +387,7 @@ def _unlike_text(path: Path, now: str) -> list[str]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {one_line(str(error))}") from error
     lines = zip(before.splitlines(), now.splitlines(), strict=False)
-    wrong = [f"{path.name}: “{old}” comes out as “{new}”" for old, new in lines if old != new]
+    wrong = [f"{path.name}: “{old}” is now “{new}”" for old, new in lines if old != new]
     if before.count("\n") != now.count("\n"):
-        wrong.append(f"{path.name}: other number of lines")
+        wrong.append(f"{path.name}: number of lines differs")
     return wrong

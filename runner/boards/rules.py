@@ -59,7 +59,7 @@ class Rules:
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(record.keys() - known):
-            raise UserError(f"rules of a newer version: {', '.join(unknown)}")
+            raise UserError(f"rules from a newer version: {', '.join(unknown)}")
         return cls(**record)
 
     def settled(self, cells: pd.DataFrame) -> Rules:
@@ -86,7 +86,7 @@ def unit_of(cells: pd.DataFrame, wanted: str | None, imported: bool = False) -> 
         UserError: for one that means nothing in these tables.
     """
     if imported and wanted in ("samples", "steps"):
-        why = {"samples": "samples are not recorded", "steps": "steps are the submission's own unit"}[wanted]
+        why = {"samples": "samples are not recorded", "steps": "each submission counts its own steps"}[wanted]
         raise UserError(f"--by {wanted}: in imported logs {why}; --by seconds compares them")
     return wanted or ("seconds" if imported else "samples")
 

@@ -71,7 +71,7 @@ class Cell:
         """
         config = {"id": identity(config), **config}
         if not ID.fullmatch(str(config["id"])):
-            raise UserError(f"{one_line(str(config['id']), 40)!r} is no cell's id: ten digits of a hash")
+            raise UserError(f"{one_line(str(config['id']), 40)!r} is not a cell id (ten hexadecimal digits)")
         name = f"{slug(config['workload_label'])}.{slug(config['label'])}"
         name += f".s{config['study']}.t{config['trial']}.{config['id']}"
         folder = CellFolder(experiment_folder(config) / "cells" / name)
@@ -112,8 +112,8 @@ class Cell:
         there = [card.get(key, self.config[key]) for key in ("workload_label", "label")]
         if there != [self.config["workload_label"], self.config["label"]]:
             raise UserError(
-                f"{self.folder.path} is the folder of {there[0]} · {there[1]}, and would be of "
-                f"{self.config['workload_label']} · {self.config['label']}: use other letters"
+                f"{self.folder.path} is the folder of {there[0]} · {there[1]}; it cannot also hold "
+                f"{self.config['workload_label']} · {self.config['label']}: rename one of them"
             )
 
     def unreachable(self) -> list[str]:

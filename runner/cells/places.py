@@ -44,14 +44,14 @@ class Places:
         other = self._places.setdefault(place, own)
         if other.id != own.id:
             raise UserError(
-                f"{own.title} would be two cells, {_unlike(other, own)}: every setting needs a name of its "
-                "own on the board, so give each its label=, or take that out"
+                f"{own.title} names two different cells, {_unlike(other, own)}: every setting needs its own "
+                "label on the leaderboard; give each a label=, or remove the difference"
             )
         other = self._folders.setdefault(str(cell.folder.path).casefold(), own)
         if other.title != own.title:
             raise UserError(
-                f"{other.title} and {own.title} would have one folder, {cell.folder.path.name}: "
-                "give them labels with other letters, not just other signs or upper case"
+                f"{other.title} and {own.title} would share the folder {cell.folder.path.name}: "
+                "choose labels that differ in more than punctuation or case"
             )
 
     def namesakes(self, cell: Cell) -> list[str]:

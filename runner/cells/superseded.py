@@ -32,7 +32,7 @@ def kept(folder: CellFolder, status: dict[str, Any]) -> dict[str, Any]:
     """
     if status["status"] not in ("failed", "oom") or not _reinstated(folder):
         return status
-    return {**status, "error": one_line(f"the result from before the change stays: {status.get('error')}")}
+    return {**status, "error": one_line(f"the result from before the change is kept: {status.get('error')}")}
 
 
 def _reinstated(folder: CellFolder) -> bool:

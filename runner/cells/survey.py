@@ -90,7 +90,7 @@ class Seen:
         if self.state in FAILED:
             return one_line(self.status.get("error", ""), 160)
         if self.state == "killed":
-            return f"its process on {self.status.get('host', '?')} is gone"
+            return f"its process on {self.status.get('host', '?')} no longer exists"
         if self.state not in ("stale", source.UNAVAILABLE):
             return ""
         folder = CellFolder(self.path)

@@ -75,7 +75,7 @@ def _imported(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             check_table(file)
         return pd.read_parquet(files[0]), pd.read_parquet(files[1])
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: its tables cannot be read ({error}); import them once more") from error
+        raise UserError(f"{folder}: its tables cannot be read ({error}); import the logs again") from error
 
 
 def _published(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -154,9 +154,7 @@ def _card(folder: CellFolder) -> Record | None:
     both = {**config, **card}
     if any(key not in both for key in ("id", "label", "study", "trial")):
         if folder.status_file.exists() or folder.evals_file.exists():
-            warnings.warn(
-                f"{folder.path} is left out: neither cell.json nor config.yaml says what it is", stacklevel=2
-            )
+            warnings.warn(f"{folder.path} is skipped: it has neither cell.json nor config.yaml", stacklevel=2)
         return None
     facts = {key: both.get(key) for key in ("device", "threads", "targets", "ruleset")}
     facts["provisional"] = bool(both.get("provisional", False))

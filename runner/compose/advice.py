@@ -84,17 +84,15 @@ def unreadable(override: str) -> str:
     key, assigned, value = plain.partition("=")
     if plain != override:
         odd = next(a for a, b in zip(override, plain, strict=True) if a != b)
-        return (
-            f"{override}: {odd!r} only looks like {chr(LOOKALIKES[ord(odd)])!r}: write {shlex.quote(plain)}"
-        )
+        return f"{override}: {odd!r} is not {chr(LOOKALIKES[ord(odd)])!r}: write {shlex.quote(plain)}"
     if not assigned:
         return _no_assignment(override)
     if key.startswith("-"):
-        return f"{override}: settings have no dashes: write {shlex.quote(override.lstrip('-'))}"
+        return f"{override}: settings take no dashes: write {shlex.quote(override.lstrip('-'))}"
     if value.startswith("(") and value.endswith(")"):
-        return f"{override}: a list has square brackets: write '{key}=[{value[1:-1]}]'"
+        return f"{override}: lists are written in square brackets: '{key}=[{value[1:-1]}]'"
     if value.endswith(","):
-        return f"{override}: ends in a comma: write {shlex.quote(plain.rstrip(','))}"
+        return f"{override}: remove the trailing comma: {shlex.quote(plain.rstrip(','))}"
     return f"{override}: quote the value: write {_in_shell(key, value)}"
 
 
@@ -126,9 +124,9 @@ def swept(override: str) -> str:
     key, _, value = override.partition("=")
     wanted = f"{SYNONYMS.get(key, key)}={value}"
     if "." not in wanted.partition("=")[0] and key not in ("label", "name"):
-        return f"{override}: several values are a grid: write -m {shlex.quote(wanted)}"
+        return f"{override}: several values make a grid: write -m {shlex.quote(wanted)}"
     return (
-        f"{override}: several values are a grid: write -m {shlex.quote(wanted)}; "
+        f"{override}: several values make a grid: write -m {shlex.quote(wanted)}; "
         f"a list is '{key}=[{value}]', text with a comma {_in_shell(key, value)}"
     )
 

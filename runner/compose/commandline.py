@@ -27,15 +27,15 @@ from runner.provenance import trust
 
 OURS = "hydra_plugins.runner_launchers."
 ALONE = {  # what Hydra would take and cells would not see, and what does it here
-    "config_name": "the config is conf/config.yaml; keys of yours go into an experiment: +experiment=<name>",
-    "config_path": "a folder of your own goes beside conf/: --config-dir <folder>",
-    "experimental_rerun": "the same command again goes on, or python -m runner.retry <experiment>",
+    "config_name": "the config is conf/config.yaml; put your own keys into an experiment: +experiment=<name>",
+    "config_path": "add your own folder to conf/ with --config-dir <folder>",
+    "experimental_rerun": "launch the same command again, or python -m runner.retry <experiment>",
 }
 HYDRAS = {
-    "hydra.searchpath": "a folder of your own goes beside conf/: --config-dir <folder>",
-    "hydra.run.dir": "results go to results_dir/name: set results_dir or name",
-    "hydra.sweep.dir": "results go to results_dir/name: set results_dir or name",
-    "hydra.sweep.subdir": "a cell names its own folder",
+    "hydra.searchpath": "add your own folder to conf/ with --config-dir <folder>",
+    "hydra.run.dir": "results are written to results_dir/name: set results_dir or name",
+    "hydra.sweep.dir": "results are written to results_dir/name: set results_dir or name",
+    "hydra.sweep.subdir": "the folder is named after the cell",
 }
 
 
@@ -127,14 +127,14 @@ def split(overrides: Sequence[str], loader: Any = None) -> list[list[str]]:
     """
     axes = {name_of(override): _limited(override, loader) for override in overrides}
     if math.prod(map(len, axes.values())) > MOST:
-        raise UserError(f"a grid of more than {MOST:,} cells: launch it in parts")
+        raise UserError(f"a grid of more than {MOST:,} cells: split it into several launches")
     return [list(job) for job in itertools.product(*axes.values())]
 
 
 def _limited(override: str, loader: Any) -> list[str]:
     found = list(itertools.islice(_values(override, loader), MOST + 1))
     if len(found) > MOST:
-        raise UserError(f"{override}: more than {MOST:,} values, the most cells that a grid may have")
+        raise UserError(f"{override}: more than {MOST:,} values, the largest grid")
     return found
 
 
@@ -147,7 +147,7 @@ def _values(override: str, loader: Any) -> Iterator[str]:
     sweep = OverridesParser.create(loader).parse_overrides([override])[0]
     if not sweep.is_discrete_sweep():
         raise UserError(
-            f"{override}: an interval has no end of values: list them, or use range(start,stop,step)"
+            f"{override}: an interval has infinitely many values: list them, or use range(start,stop,step)"
         )
     yield from (f"{sweep.get_key_element()}={value}" for value in sweep.sweep_string_iterator())
 
@@ -164,7 +164,7 @@ def _jobs(line: CommandLine, cfg: DictConfig, using: Composer) -> list[list[str]
         return split([*map(as_hydra, params), *line.overrides], using.launch_loader)
     _refuse_sweeps(line)
     if params:
-        raise UserError(f"hydra.sweeper.params ({params[0]}, …) is a grid: add -m")
+        raise UserError(f"hydra.sweeper.params ({params[0]}, …) defines a grid: add -m")
     return [line.overrides]
 
 
@@ -178,11 +178,11 @@ def _refuse_hydra(override: str, using: Composer) -> None:
     """What says how a grid is launched cannot be one axis of it."""
     name = name_of(override)
     if name.startswith("hydra"):
-        raise UserError(f"{override}: a grid has one {name}")
+        raise UserError(f"{override}: the whole grid shares one {name}")
     if name == "experiment":
         for value in _values(override, using.launch_loader):
             if using.says_how(value):
-                raise UserError(f"{value}: says by itself how it is launched (hydra:); launch it alone")
+                raise UserError(f"{value}: sets its own launcher (hydra:); launch it separately")
 
 
 def _launcher(cfg: DictConfig) -> Any:

@@ -321,9 +321,11 @@ class _Checked(ConfigRepository):
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             line = "" if mark is None else f", line {mark.line + 1}"
-            raise UserError(f"{config_path}.yaml{line}: no YAML: {one_line(str(error.problem))}") from error
+            raise UserError(
+                f"{config_path}.yaml{line}: invalid YAML: {one_line(str(error.problem))}"
+            ) from error
         except UnicodeDecodeError as error:
-            raise UserError(f"{config_path}.yaml: not in UTF-8 (byte {error.start})") from error
+            raise UserError(f"{config_path}.yaml: not UTF-8 (byte {error.start})") from error
         except (yaml.YAMLError, OSError, ValueError) as error:
             raise UserError(f"{config_path}.yaml: {one_line(str(error))}") from error
 
@@ -396,7 +398,5 @@ def _apply(keys: Sequence[str], cfg: DictConfig) -> None:
     for override in overrides:
         # An argument of a part is then at the part's own default; anything else is needed.
         if override.is_delete() and not str(override.key_or_group).startswith("algorithm."):
-            raise UserError(
-                f"{override.input_line}: a key cannot be taken out; set {override.key_or_group}=…"
-            )
+            raise UserError(f"{override.input_line}: keys cannot be deleted; set {override.key_or_group}=…")
     ConfigLoaderImpl._apply_overrides_to_config(overrides, cfg)

@@ -178,13 +178,13 @@ def _place(config: dict[str, Any], budget_factor: float) -> None:
 def _require_tf32(precision: str | None, device: str) -> None:
     """On a CPU it would be fp32, on a board of its own."""
     if precision == "tf32" and device == "cpu":
-        raise UserError("workload.precision=tf32: only GPUs have it, and this is device=cpu: say fp32")
+        raise UserError("workload.precision=tf32: only GPUs support it, but device=cpu: use fp32")
 
 
 def _scaled_budget(samples: int, factor: float) -> int:
     scaled = round(samples * factor)
     if scaled < 1:
-        raise UserError(f"ruleset.budget_factor: got {factor}, which leaves no sample of {samples:,}")
+        raise UserError(f"ruleset.budget_factor: got {factor}, which leaves less than one of {samples:,}")
     return scaled
 
 
@@ -322,7 +322,7 @@ def _first_line(error: Exception) -> str:
     found = re.match(r"In '([^']+)': ConfigKeyError.*: Key '(\w+)' not in '(Basic)?(\w+)Config'", first)
     if found:
         file, key, _, owner = found.groups()
-        return f"{file}: {key} is no option of {owner.lower()}: choose what has it, as hydra/launcher=slurm"
+        return f"{file}: {key} is not an option of {owner.lower()}; hydra/launcher=slurm may have it"
     found = re.match(r"Multiple values for ([\w/]+)\..* 'override [^:]*: (\w+)'", first)
     if found:
         group, name = found.groups()

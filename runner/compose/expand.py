@@ -96,7 +96,7 @@ def _mapping(index: int, entry: Any) -> dict[str, list[Any]]:
         raise UserError(f"grid[{index}]: got {entry!r}, expected a mapping from keys to values")
     for key, value in entry.items():
         if not isinstance(key, str) or key.lstrip("+").partition(".")[0] in NOT_LINKED:
-            raise UserError(f"grid[{index}].{key}: belongs beside grid, not into a sub-grid")
+            raise UserError(f"grid[{index}].{key}: belongs next to grid, not inside a sub-grid")
         if value == []:
             raise UserError(f"grid[{index}].{key}: got [], expected a value or a list of values")
     return {str(key): value if isinstance(value, list) else [value] for key, value in entry.items()}

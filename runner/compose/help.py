@@ -8,28 +8,28 @@ import textwrap
 from runner.compose import presets
 
 HEAD = """\
-Train a training algorithm on a workload under a fair clock, and say when it reached the target.
+Run a training algorithm on a workload and measure its time to target.
 
   python -m runner algorithm=lion workload=digits                    one run
   python -m runner -m algorithm=lion,adamw study=0,1,2               a grid
   python -m runner -m algorithm=lion ruleset=external_tuning         3 studies of 5 trials
-  python -m runner -m +experiment=linked dry_run=true                a grid's plan, and no run
+  python -m runner -m +experiment=linked dry_run=true                plan of a grid, nothing is run
   python -m runner algorithm=lion algorithm.optimizer.lr=3e-4        another hyperparameter
   python -m runner algorithm=adamw algorithm/loss=label_smoothing    another part
   python -m runner.score results/default                             the leaderboard; --publish freezes it
-  python -m runner.compare results/default lion adamw                two algorithms, paired
-  python -m runner.methods lion                                      a method's card; no name: all of them
-  python -m runner.check algorithm=lion                              is a method well-behaved?
-  python -m runner.check workload=digits                             and a workload?
+  python -m runner.compare results/default lion adamw                paired comparison of two algorithms
+  python -m runner.methods lion                                      a method's card; without a name, a list
+  python -m runner.check algorithm=lion                              check a method
+  python -m runner.check workload=digits                             check a workload
 """
 
 TAIL = """\
-Parts go into any algorithm: algorithm/<kind>=<name>; algorithm/<kind>=null takes one out.
+Add a part to any algorithm with algorithm/<kind>=<name>; remove one with algorithm/<kind>=null.
 Keys: name results_dir data_dir study trial label stop_at_target max_seconds
       checkpoint_every keep_checkpoint device threads log diagnostics
-How a grid runs: hydra/launcher=inline|local|slurm dry_run workers per_gpu then grid ruleset.studies
+Launching a grid: hydra/launcher=inline|local|slurm dry_run workers per_gpu then grid ruleset.studies
       ruleset.trials ruleset.sequence; on SLURM cells_per_task minutes_per_task wait hydra.launcher.*
-`--cfg job` prints the composed config, `--hydra-help` Hydra's own flags.
+`--cfg job` prints the composed config; `--hydra-help` lists Hydra's own flags.
 """
 
 

@@ -53,10 +53,10 @@ def _refuse_namesakes(folder: Path) -> None:
         same = CONF / name
         if same.is_file() and same.read_bytes() != path.read_bytes():
             raise UserError(
-                f"{path}: {name.with_suffix('')} is one of {CONF}, and not the same; rename yours"
+                f"{path}: {name.with_suffix('')} already exists in {CONF} with other contents; rename yours"
             )
         if name.parts[0] == "algorithm" and path.stem in ours and not same.is_file():
-            raise UserError(f"{path}: algorithm={path.stem} is one of {CONF}; rename yours")
+            raise UserError(f"{path}: algorithm={path.stem} already exists in {CONF}; rename yours")
 
 
 def implied(config_dirs: Sequence[Path] = ()) -> dict[str, tuple[str, Path]]:

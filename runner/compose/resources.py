@@ -22,8 +22,8 @@ POSITIVE = math.nextafter(0.0, 1.0), math.inf
 WANTED: dict[str, tuple[tuple[type, ...], tuple[float, float], str]] = {
     "minutes": ((int, float), POSITIVE, "a number above 0"),
     "memory_gb": ((int, float), POSITIVE, "a number above 0"),
-    "cores": ((int, type(None)), (1, math.inf), "an integer of at least 1, or null for one a thread"),
-    "gpus": ((int, type(None)), (0, 1), "0, 1 (no cell trains on two), or null for one on cuda"),
+    "cores": ((int, type(None)), (1, math.inf), "an integer of at least 1, or null for one per thread"),
+    "gpus": ((int, type(None)), (0, 1), "0, 1 (a cell uses at most one), or null for one on cuda"),
     "gpu_memory_gb": ((int, float), (0, math.inf), "a number of at least 0"),
 }  # fmt: skip
 DEVICES = ("cpu", "cuda", None)
@@ -70,9 +70,7 @@ def take(config: dict[str, Any]) -> dict[str, Any]:
     for key, wanted in WANTED.items():
         _check(f"workload.resources.{key}", given.get(key, DEFAULTS[key]), *wanted)
     if (device := given.get("device")) not in DEVICES:
-        raise UserError(
-            f"workload.resources.device: got {device!r}, expected cpu, cuda, or null for what there is"
-        )
+        raise UserError(f"workload.resources.device: got {device!r}, expected cpu, cuda, or null (either)")
     factors = dict(_factors(config["algorithm"]))
     for key, value in factors.items():
         _check(key, value, *WANTED["minutes"])

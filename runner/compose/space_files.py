@@ -63,14 +63,14 @@ def _read(file: str) -> Space:
     if isinstance(held, list):
         return _listed(file, held)
     if not isinstance(held, Mapping) or not held:
-        raise UserError(f"algorithm.search_space: {file} holds neither ranges by name nor a list of points")
+        raise UserError(f"algorithm.search_space: {file} contains neither named ranges nor a list of points")
     return {name: _entry(f"algorithm.search_space: {file}: {name}", entry) for name, entry in held.items()}
 
 
 def _listed(file: str, points: list[Any]) -> Space:
     alike = points and all(isinstance(one, Mapping) and one.keys() == points[0].keys() for one in points)
     if not alike or not points[0]:
-        raise UserError(f"algorithm.search_space: {file}: every point of a list needs the same names")
+        raise UserError(f"algorithm.search_space: {file}: every point of the list must have the same names")
     return {name: {"points": [one[name] for one in points]} for name in points[0]}
 
 

@@ -52,7 +52,7 @@ def check(config: Mapping[str, Any], known: Collection[str], own: Sequence[OwnFi
         if composed and isinstance(value, str) and kind in presets.kinds():
             raise UserError(_not_chosen(f"algorithm/{kind}", value, own))
     if "name" not in config["workload"]:
-        raise UserError("workload: its file has no name")
+        raise UserError("workload: its file must set a name")
 
 
 def check_parts(config: Mapping[str, Any], default: Mapping[str, Any], own: Sequence[OwnFile]) -> None:
@@ -65,7 +65,7 @@ def check_parts(config: Mapping[str, Any], default: Mapping[str, Any], own: Sequ
         if not _has(config, (*path, "_target_")):
             key, group = ".".join(path), "/".join(path[:2])
             raise UserError(
-                f"{_where(key, own)}{key}: a part is taken out by {group}=null, "
+                f"{_where(key, own)}{key}: a part is removed by {group}=null, "
                 f"in a file by `override /{group}: null` under defaults"
             )
     for path in LOOSE:

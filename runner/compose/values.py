@@ -283,7 +283,9 @@ def _check_known(where: str, key: str, flat: Mapping[str, Any]) -> None:
     target = flat.get(f"{part}._target_")
     if key not in flat and not (isinstance(target, str) and definitions.takes(target, name)):
         others = [k.removeprefix(f"{part}.") for k in filter(_setting, flat) if k.startswith(f"{part}.")]
-        raise UserError(f"{where}: no such setting: {nearest(name, [k for k in others if k != '_target_'])}")
+        raise UserError(
+            f"{where}: no such hyperparameter: {nearest(name, [k for k in others if k != '_target_'])}"
+        )
 
 
 def _check_bounds(key: str, flat: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ def _evals(trials: Sequence[Trial], notices: Notices) -> pd.DataFrame:
     evals.insert(2, "samples", math.nan)
     backwards = evals.groupby(rows.OWNER)["seconds"].diff() < 0
     for owner in sorted(set(evals.loc[backwards, rows.OWNER].tolist())):
-        notices.add("evaluations whose time goes back, kept in their order", folders[owner])
+        notices.add("evaluations whose time decreases, kept in order", folders[owner])
     return evals
 
 
@@ -119,12 +119,12 @@ def _against(
     column = f"validation/{goal.metric}"
     values = part[column] if column in part else part["seconds"] * math.nan
     for owner in sorted(set(part.loc[values.abs() == math.inf, rows.OWNER].tolist())):
-        notices.add(f"infinite value of {column}, taken as none", folders[int(owner)])
+        notices.add(f"infinite value of {column}, treated as missing", folders[int(owner)])
     values = values.where(values.abs() < math.inf)
     best = values.groupby(part[rows.OWNER]).agg("min" if goal.minimize else "max")
     for owner, value in zip(best.index.tolist(), best.tolist(), strict=True):
         if math.isnan(value):
-            notices.add(f"trial without any value of {column}, taken as a miss", folders[owner])
+            notices.add(f"trial without any value of {column}, treated as a miss", folders[owner])
         outcomes[owner] |= {"best_metric": value, **_when(math.inf, math.inf, math.inf)}
     reached = values <= goal.target if goal.minimize else values >= goal.target  # NaN never does
     hits = part.loc[reached].drop_duplicates(rows.OWNER)
@@ -134,7 +134,7 @@ def _against(
             outcomes[row[rows.OWNER]] |= {"hit": True, **when}
         else:
             owner = int(row[rows.OWNER])
-            notices.add("hit at no time that can be read, taken as a miss", folders[owner])
+            notices.add("hit without a readable time, treated as a miss", folders[owner])
 
 
 def _when(seconds: float, steps: float, index: float) -> dict[str, float]:

@@ -62,17 +62,17 @@ def _placed(parts: Parts, files: Mapping[str, bytes], notices: Notices, short: s
     study = STUDY.fullmatch(study_name) if submission else None
     number = TRIAL.fullmatch(trial_name)
     if study is None or number is None:
-        notices.add("folder out of place, ignored", short)
+        notices.add("unexpected folder, ignored", short)
         return None
     suffixed = FRAMEWORKS.fullmatch(workload_name)
     if suffixed is None:
-        notices.add("workload's folder without _jax or _pytorch, taken as its name", short)
+        notices.add("workload's folder without _jax or _pytorch, used as its name", short)
     names = sorted((n for n in files if n.startswith("meta_data_")), key=lambda n: (len(n), n))
     metas = [meta for name in names if (meta := _json(files[name], f"{short}/{name}", notices)) is not None]
     if not names:
         notices.add("trial without meta_data_*.json", short)
     elif len({_goal(meta) for meta in metas}) > 1:
-        notices.add("metadata files of one trial that name different targets, the last taken", short)
+        notices.add("metadata files of one trial that name different targets, the last one used", short)
     hparams = (
         _json(files["hparams.json"], f"{short}/hparams.json", notices) if "hparams.json" in files else {}
     )
@@ -95,7 +95,7 @@ def _json(text: bytes, place: str, notices: Notices) -> dict[str, Any] | None:
     if isinstance(value, dict):
         return value
     if text.strip() not in (b"", b"null"):  # self-tuning ones may hold nothing
-        notices.add("file that holds no JSON object, ignored", place)
+        notices.add("file without a JSON object, ignored", place)
     return None
 
 

@@ -87,7 +87,7 @@ def _on_disk(root: Path, room: Room, notices: Notices) -> Iterator[Entry]:
                 return file.read()
         except OSError as error:
             odd = "link, not followed" if error.errno == errno.ELOOP else "unreadable file"
-            notices.add(f"{odd}, taken as empty", f"{folder}/{name}")
+            notices.add(f"{odd}, treated as empty", f"{folder}/{name}")
             return b""
 
     for folder, _, names in os.walk(root):

@@ -87,13 +87,13 @@ def _patiently(header: list[str], file: File, notices: Notices) -> pa.Table:
     owner, place, _, body = file
     names = [name if header.index(name) == k else "" for k, name in enumerate(header)]
     if "" in names:
-        notices.add("evaluations with a column twice or without a name, the first taken", place)
+        notices.add("evaluations with a column twice or without a name, the first one used", place)
     columns: dict[str, list[float]] = {name: [] for name in names if name and name != OWNER}
     for line in csv.reader(io.StringIO(body.decode("utf-8", "replace"))):
         if [cell.strip() for cell in line] == header:
             notices.add("header repeated among the evaluations, skipped", place)
         elif len(line) != len(header):
-            notices.add("line of another length than its header, skipped", place)
+            notices.add("line whose length differs from its header, skipped", place)
         else:
             for name, cell in zip(names, line, strict=True):
                 if name in columns:
@@ -108,5 +108,5 @@ def _number(cell: str, place: str, notices: Notices) -> float:
         return float(cell)
     except ValueError:
         if cell.strip() not in NO_NUMBER:
-            notices.add("cell that is no number, taken as NaN", place)
+            notices.add("entry that is not a number, treated as NaN", place)
         return float("nan")

@@ -84,10 +84,10 @@ def from_metadata(trials: Sequence[Trial], notices: Notices) -> dict[str, Goal]:
         (metric, target), _ = count.most_common(1)[0]
         if len(count) > 1:
             said = ", ".join(f"{m} {t:g} ({n})" for (m, t), n in count.most_common())
-            notices.add("several targets for a workload, the most frequent taken", f"{workload}: {said}")
+            notices.add("several targets for a workload, the most frequent one used", f"{workload}: {said}")
         minimize = _minimized(metric)
         if minimize is None:
-            notices.add("metric of unknown direction, so no target", f"{workload}: {metric}")
+            notices.add("metric of unknown direction, ignored as a target", f"{workload}: {metric}")
         else:
             goals[workload] = Goal(metric, target, minimize, base_of(workload))
     return goals

@@ -114,7 +114,7 @@ class Display:
             self.notice(f"{job.title}: {event['text']}")
             return
         if event["event"] == "left":
-            what = f"has left {event['what']} changed, so the next cell gets another process"
+            what = f"left {event['what']} changed, so the next cell gets a new process"
             self.notice(f"{job.title}: {what}", key=what)
             return
         note = f"{event['metric']} {event['value']:.4g}" if event["event"] == "row" else None
@@ -144,7 +144,7 @@ class Display:
     def again(self, job: Job, reason: str) -> None:
         """The cell's worker has died; it goes on in another."""
         self._remove_bar(job)
-        self._line(f"[yellow]{escape(job.title)}: {escape(reason)}; trying once more[/yellow]")
+        self._line(f"[yellow]{escape(job.title)}: {escape(reason)}; trying again[/yellow]")
 
     def waiting(self, jobs: Sequence[Job]) -> None:
         """Nothing is left to do but to wait."""
@@ -161,14 +161,14 @@ class Display:
         named = "; ".join(escape(job.title) for job in jobs[:3]) + (
             f"; {len(jobs) - 3} more" * (len(jobs) > 3)
         )
-        after = f"waiting for {named} to end the step, then saving" if jobs else "saving"
-        self._line(f"[yellow]interrupted: {after} (Ctrl-C again to end at once)[/yellow]")
+        after = f"waiting for {named} to finish the current step, then saving" if jobs else "saving"
+        self._line(f"[yellow]interrupted: {after} (Ctrl-C again to stop immediately)[/yellow]")
 
     # -- after the cells ---------------------------------------------------------------------------
 
     def interrupted(self) -> None:
         """Ctrl-C: say what becomes of the cells."""
-        how = "the same command goes on from the checkpoint" if self.stays else "nothing is kept"
+        how = "the same command resumes from the checkpoint" if self.stays else "nothing was saved"
         self._line(f"[yellow]stopped; {how}[/yellow]")
 
     def summary(self) -> int:
@@ -193,7 +193,7 @@ class Display:
                 self._line(f"  [dim]{escape(str(shown(log if exists(log) else job.path)))}[/dim]")
         if self._failures and self.total > 1 and self.stays:
             again = command("runner.retry", experiment_of(self._failures[0][0]))
-            self._line(escape(f"once more: {again}"))
+            self._line(escape(f"run them again: {again}"))
         bad = [s for s in self.statuses.values() if s["status"] not in (*ENDED, "queued")]
         if not bad:
             return 0
@@ -263,7 +263,7 @@ def curve(values: Sequence[float], width: int = 40) -> str:
 def outcome(status: dict[str, Any]) -> str:
     """``hit accuracy 0.97 at 9,600 samples, 1.2 s (12.3 s in all)`` and the like."""
     if status["status"] == "stopped":
-        return f"stopped on purpose ({status.get('reason')}); runner.retry --stopped goes on with it"
+        return f"stopped on purpose ({status.get('reason')}); resume with runner.retry --stopped"
     if status["status"] not in FINISHED:
         return f"{status['status']}: {status.get('error', '')}".rstrip(": ")
     s = status["summary"]
@@ -277,6 +277,6 @@ def outcome(status: dict[str, Any]) -> str:
     if not s["hit"]:
         past = s.get("rows_past_budget")
         return f"missed {goal} in {spent}" + (
-            f"; {past:,} rows past the budget, no hit counts" if past else ""
+            f"; {past:,} rows beyond the budget, where hits do not count" if past else ""
         )
     return f"hit {goal} at {s['samples_to_target']:,.0f} samples, {s['seconds_to_target']:.1f} s"

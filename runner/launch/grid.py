@@ -21,8 +21,8 @@ from runner.launch.scheduler import Job
 from runner.provenance.source import UNAVAILABLE, not_here
 
 AGAIN = {
-    "stale": "again: source or data have changed",
-    "damaged": "again: its evaluations are damaged",
+    "stale": "rerun: source or data has changed",
+    "damaged": "rerun: its evaluations are damaged",
 }
 CHECKED_AHEAD = 64  # override lists that are composed before the first cell is drawn
 
@@ -192,14 +192,14 @@ class Grid:
     def _warn(self, cell: Cell) -> None:
         for name in self._places.namesakes(cell):
             self.display.notice(
-                f"{cell.title} is there already, from another config (cells/{name}); a board refuses both: "
-                "move that folder away, or give this one label=NAME or name=EXPERIMENT"
+                f"{cell.title} already exists with a different config (cells/{name}), and a leaderboard "
+                "rejects duplicates: move that folder away, or set label=NAME or name=EXPERIMENT"
             )
         workload = cell.config["workload"]
         if workload.get("data_id") and workload["target"] is None:
             self.display.notice(
                 f"{cell.config['workload_label']}: conf/targets has no target for this installation's data "
-                f"({workload['data_id']}); training to the end of the budget"
+                f"({workload['data_id']}); training for the whole budget"
             )
 
 

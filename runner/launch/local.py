@@ -91,7 +91,7 @@ class Inline:
 
     def describe(self, cells: Sequence[Planned]) -> str:
         """All minutes together."""
-        return f"about {duration(60 * sum(cell.needs.minutes for cell in cells))}, one after the other"
+        return f"about {duration(60 * sum(cell.needs.minutes for cell in cells))}, one at a time"
 
     def run(self, grid: Grid, display: Display) -> bool:
         """Run the grid's cells; False when a signal stopped it."""
@@ -112,7 +112,7 @@ def run_here(job: Job, display: Display, run_cell: Any) -> bool:
     status = run_cell(job.path, lambda event: display.event(job, event))
     display.ended(job, status)
     if "left" in status:
-        display.notice(f"{job.title}: has left {status['left']} changed, and later cells train with that")
+        display.notice(f"{job.title}: left {status['left']} changed, which affects later cells")
     return status["status"] != "preempted"
 
 

@@ -27,7 +27,7 @@ from runner.provenance import source
 if TYPE_CHECKING:
     import pandas as pd
 
-_GRID = "run() trains one cell, and this is a grid: give study= and trial=, or call python -m runner"
+_GRID = "run() trains one cell, but this is a grid: set study= and trial=, or use python -m runner"
 
 
 def run(
@@ -98,7 +98,7 @@ def _trained(cell: Cell, inline: bool, judge: Judge | None) -> dict[str, Any]:
     edited = source.edited_since_loaded(cell.config) if inline else []
     if edited:
         raise UserError(
-            f"{', '.join(edited)} was edited since this process imported it: leave inline out, or start anew"
+            f"{', '.join(edited)} was edited after this process imported it: do not use inline, or restart"
         )
     cell.submit()
     return train_here(cell, judge) if inline else _train(cell, judge)
@@ -110,7 +110,7 @@ def train_here(cell: Cell, judge: Judge | None = None) -> dict[str, Any]:
 
     status = run_cell(cell.folder.path, ask=judge or (lambda _row: None))
     if "left" in status:
-        print(f"{cell.title}: has left {status['left']} changed in this process", file=sys.stderr)
+        print(f"{cell.title}: left {status['left']} changed in this process", file=sys.stderr)
     return status
 
 

@@ -173,8 +173,8 @@ def record_silence(cell: Path, seconds: float) -> Event:
     return _record(
         cell,
         "timeout",
-        f"nothing was heard of it for {seconds:.0f} s, which is past max_seconds and RUNNER_PATIENCE: "
-        "its process was ended",
+        f"no sign of life for {seconds:.0f} s, beyond max_seconds and RUNNER_PATIENCE: "
+        "its process was killed",
     )
 
 

@@ -350,7 +350,7 @@ class Scheduler:
             if gone and self._looks[job.path] < GONE_LOOKS:  # being moved or made by another launcher
                 continue
             if gone:
-                status = {"status": "failed", "error": "its folder has gone"}
+                status = {"status": "failed", "error": "its folder no longer exists"}
             if status["status"] in (*ENDED, "failed", "oom", "timeout"):
                 self.observer.ended(job, status)
             else:

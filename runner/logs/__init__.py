@@ -61,7 +61,7 @@ class Guarded(Logger):
         except FAULTS as error:
             self._logger = None
             fault = one_line(f"{type(error).__name__}: {error}")
-            warn(f"{type(logger).__name__} failed at {what} ({fault}); the cell goes on without it")
+            warn(f"{type(logger).__name__} failed at {what} ({fault}); the cell continues without it")
 
 
 def afterwards(experiment: Path) -> list[str]:

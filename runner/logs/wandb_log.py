@@ -101,9 +101,7 @@ class WandbLogger(Logger):
         if os.environ.get("WANDB_MODE") == "disabled":
             return
         if os.environ.get("WANDB_SWEEP_ID"):
-            warn(
-                "WANDB_SWEEP_ID is set: this cell is a run of its own, outside of the sweep (docs/logging.md)"
-            )
+            warn("WANDB_SWEEP_ID is set: this cell is a run outside the sweep (docs/logging.md)")
         folder = cell.path.resolve().parent.parent / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):  # wandb would go to a temporary folder

@@ -109,7 +109,7 @@ def required() -> tuple[Gpu, ...]:
     if found.gpus:
         return found.gpus
     raise UserError(
-        f"device=cuda: torch {found.torch} has no GPU here: {found.why}; say device=cpu, or mend that"
+        f"device=cuda: torch {found.torch} has no GPU here: {found.why}; use device=cpu, or fix that"
     )
 
 

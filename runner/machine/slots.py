@@ -151,8 +151,8 @@ class Slots:
             return True
         if use is not None and use.free_gb < memory_gb and not any(map(gpus.is_ours, use.processes)):
             self.lacking = (
-                f"GPU {gpu.name} has {use.free_gb:.1f} GB free, a cell is to have {memory_gb:g} "
-                "(workload.resources.gpu_memory_gb): waiting for whoever has the rest"
+                f"GPU {gpu.name} has {use.free_gb:.1f} GB free, but a cell needs {memory_gb:g} "
+                "(workload.resources.gpu_memory_gb): waiting for memory to be freed"
             )
             return False
         if not self._claims.take(gpu.claim, otherwise=True):

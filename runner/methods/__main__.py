@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.methods",
-        description="The methods there are, with paper and cost; or their cards.",
+        description="List all methods with paper and cost, or print their cards.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,13 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", action="store_true", help="print docs/methods.md")
     add_json(parser)
     parser.add_argument("--config-dir", "-cd", action="append", default=own_folders(), type=expanded,
-                        help="a folder of your own presets and parts")  # fmt: skip
+                        help="folder with your own presets and parts")  # fmt: skip
     return parser
 
 
 def _print(options: argparse.Namespace) -> None:
     if options.markdown and options.json:
-        raise UserError("--markdown is the page, --json is for programs: one at a time")
+        raise UserError("--markdown and --json exclude each other")
     found = _chosen(options)
     if options.markdown:
         from runner.methods.page import markdown

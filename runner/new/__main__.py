@@ -45,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.new",
-        description="Write the files of a method or workload; as written, they train and pass the checks.",
+        description="Create the files of a new method or workload, ready to train and passing the checks.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", choices=("algorithm", "workload"))
-    parser.add_argument("name", help="snake_case, and not taken")
-    parser.add_argument("--part", choices=FOLDERS, help="of an algorithm: which of its parts is new")
-    parser.add_argument("--into", metavar="PACKAGE", help="a package of your own in this folder")
+    parser.add_argument("name", help="new name in snake_case")
+    parser.add_argument("--part", choices=FOLDERS, help="for an algorithm: the kind of part")
+    parser.add_argument("--into", metavar="PACKAGE", help="your own package in the current folder")
     parser.add_argument("--root", type=expanded, help=argparse.SUPPRESS)
     return parser
 
@@ -64,7 +64,9 @@ def _layout(options: argparse.Namespace) -> Layout:
         return Layout(options.root or Path.cwd(), options.into)
     root = options.root or ROOT
     if not (root / "conf").is_dir():
-        raise UserError("the project is installed, not checked out: --into my_pkg names a package of yours")
+        raise UserError(
+            "the project is installed rather than checked out: pass --into my_pkg, a package of your own"
+        )
     return Layout(root)
 
 
@@ -74,7 +76,7 @@ def _refuse(options: argparse.Namespace, layout: Layout) -> None:
     if options.kind == "workload" and options.part is not None:
         raise UserError("--part is for algorithms")
     if not _is_name(options.name):
-        raise UserError(f"{options.name!r} is no snake_case name")
+        raise UserError(f"{options.name!r} is not in snake_case")
     written = [layout.root / path for path in _files(options, layout)]
     taken = [*layout.taken(options.kind, options.name), *filter(Path.exists, written)]
     if taken:

@@ -62,7 +62,7 @@ def _first_fit(call: Call, words: Mapping[str, str], info: Info) -> Call | str:
                 faults[form] = str(why)
         inputs = {fit.form.inputs for fit in fits}
         if len(inputs) > 1:
-            return f"{call.name} can be called with {' or '.join(sorted(inputs))}: say which by inputs: …"
+            return f"{call.name} can be called with {' or '.join(sorted(inputs))}: set inputs to choose"
         if fits:
             return fits[0]
     return _explained(call, faults, bool(words))
@@ -100,9 +100,9 @@ def _on_classes(call: Call, info: Info) -> Call:
         for at in (made.blank(), *(made.preferring(made.ids, logit) for logit in SURE))
     )
     if not all(bool((rows >= LEAST).all()) for rows in sure):
-        raise UnfitError("falls below zero where the right class is beyond doubt")
+        raise UnfitError("falls below zero where the right class is certain")
     if call.form.inputs != DEFAULT and not bool((sure[0] <= blank).all()):
-        raise UnfitError("is not least where the right class is beyond doubt")
+        raise UnfitError("is not least where the right class is certain")
     undecided, wrong = (_slope(call, made, at) for at in (made.blank(), made.preferring(made.rivals, DOUBT)))
     if not bool(made.raises_own(undecided).all() and made.lowers_rival(wrong).all()):
         raise UnfitError("does not lead to the right class")
@@ -230,7 +230,7 @@ def _called(call: Call, outputs: Tensor, targets: Tensor) -> Tensor:
     except Exception as error:
         raise UnfitError(f"{CANNOT}: {one_line(str(error) or type(error).__name__, 160)}") from error
     if not isinstance(found, Tensor):
-        raise UnfitError(f"{CANNOT}: it gives no tensor but {type(found).__name__}")
+        raise UnfitError(f"{CANNOT}: it returns not a tensor but {type(found).__name__}")
     return found
 
 

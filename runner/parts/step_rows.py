@@ -22,8 +22,8 @@ def step_rows(info: Info, parts: Mapping[str, Any]) -> int:
     for kind, part in parts.items():
         if getattr(part, "draws_rows", False) or (kind == "sampler" and not hasattr(part, "step_rows")):
             raise UserError(
-                f"algorithm.{kind}: how many rows its steps draw is not known beforehand, and so neither is "
-                "the number of steps: write a number in place of the placeholder"
+                f"algorithm.{kind}: how many rows its steps draw is not known in advance, so neither is "
+                "the number of steps: replace the placeholder with a number"
             )
     sampler = parts.get("sampler")
     return info.batch_size if sampler is None else sampler.step_rows(info)

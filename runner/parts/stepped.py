@@ -108,7 +108,7 @@ class Stepped:
             self.total, self.seen = None, 0
 
     def _options(self) -> str:
-        both = "this schedule has a step of either kind; its own arguments say which counts"
+        both = "this schedule knows both kinds of step; its own arguments decide which counts"
         return f"must be one of {', '.join(EVERY)}" if self._updates is None else both
 
 

@@ -320,7 +320,7 @@ def has_code(top: str) -> bool:
 def not_here(modules: Iterable[str]) -> str:
     """What to say of a finished cell whose parts cannot be imported."""
     named = ", ".join(modules)
-    return f"{named} cannot be imported here: set PYTHONPATH to the folder that holds it; the result stays"
+    return f"{named} cannot be imported here: set PYTHONPATH to its folder; the result is kept"
 
 
 # -- what has changed ------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ LAYERS = ("torch.optim", "torch.nn", "torchvision.models", "torchvision.ops")
 FUNCTIONS = "torch.nn.functional"  # the one module whose functions are allowed, too: they only compute
 OURS = (*PARTS, *LAYERS)
 MODEL = "docs/security.md"
-HOW_TO_ALLOW = f"if you trust it, run it yourself once, or add its folder to {allowances.VARIABLE} ({MODEL})"
+HOW_TO_ALLOW = f"if you trust it, run it once yourself, or add its folder to {allowances.VARIABLE} ({MODEL})"
 # A config that one has composed oneself allows nothing more of them.
 NOT_REMEMBERED = (*sys.stdlib_module_names, "torch")
 
@@ -64,7 +64,7 @@ def resolved(name: str) -> Any:
         return found
     home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
     if not inspect.isclass(found) or not allowed(home):
-        raise UserError(f"{name} is no class of {_top(name)} ({MODEL})")
+        raise UserError(f"{name} is not a class of {_top(name)} ({MODEL})")
     return found
 
 
@@ -72,7 +72,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     """``--allow``, the same for every command; :func:`allow` takes what it was given."""
     parser.add_argument(
         "--allow", action="append", default=[], metavar="PACKAGE",
-        help=f"stored configs may use this package's classes, from now on ({MODEL}); repeatable",
+        help=f"allow stored configs to use this package's classes from now on ({MODEL}); repeatable",
     )  # fmt: skip
 
 
@@ -105,10 +105,12 @@ def check(config: Any) -> None:
             raise UserError(f"{where} names {refusal(target)}")
     for file in scripts.named(config.get("algorithm") if isinstance(config, Mapping) else None):
         if not _is_known(file):
-            raise UserError(f"algorithm runs {shown(file)}, code that you have not run: {HOW_TO_ALLOW}")
+            raise UserError(f"algorithm runs {shown(file)}, code you have not run: {HOW_TO_ALLOW}")
     for where, text in _texts(config):
         if "${" in text and not is_placeholder(text):  # what builds models would resolve it
-            raise UserError(f"{where} holds {one_line(text, 80)}, which a resolved config does not ({MODEL})")
+            raise UserError(
+                f"{where} holds {one_line(text, 80)}, which does not belong in a resolved config ({MODEL})"
+            )
 
 
 def check_parts(config: Any) -> None:
@@ -176,8 +178,8 @@ def refusal(target: Any) -> str:
     """What to say of a name that is not allowed."""
     name = one_line(str(target), 80)
     if not allowances.is_name(name) or _is_below(f"{name}.", OURS):
-        return f"{name}, which is no class of a part ({MODEL})"
-    return f"{name}, code that you have not allowed: if you trust it, add --allow {_top(name)} ({MODEL})"
+        return f"{name}, which is not a part's class ({MODEL})"
+    return f"{name}, code you have not allowed: if you trust it, add --allow {_top(name)} ({MODEL})"
 
 
 def _is_ours(name: str) -> bool:

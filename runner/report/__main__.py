@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runner.report",
-        description="The report of an experiment: one self-contained page, and its figures as SVG.",
+        description="Write an experiment's report: one self-contained HTML page, with its figures as SVG.",
     )
     add = parser.add_argument
-    add("folder", type=expanded, help="results/<name>; an import; a published board")
-    add("--by", choices=UNITS, help="what is compared (samples; seconds for imported logs)")
-    add("--allow-mixed", action="store_true", help="rank cells that cannot be compared; the report says so")
-    add("--open", choices=("yes", "no"), default="no", help="show it in the browser (no)")
+    add("folder", type=expanded, help="results/<name>, imported logs, or a published leaderboard")
+    add("--by", choices=UNITS, help="unit of time to target (default: samples; seconds for imported logs)")
+    add("--allow-mixed", action="store_true", help="rank cells that are not comparable; the report says so")
+    add("--open", choices=("yes", "no"), default="no", help="open it in the browser (default: no)")
     return parser
 
 

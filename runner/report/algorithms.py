@@ -157,8 +157,8 @@ def _costs(own: pd.DataFrame) -> Html:
         ]
         pairs.append(("of the wall time", ", ".join(shares)))
     if not pairs:
-        return none("what it spent is not recorded")
-    return el("div", el("h5", "Spent by all its cells"), facts(pairs))
+        return none("costs are not recorded")
+    return el("div", el("h5", "Total cost of all its cells"), facts(pairs))
 
 
 def _failures(own: pd.DataFrame) -> list[Html]:

@@ -23,12 +23,10 @@ DRAWN = 4000  # points of a chart, about
 SHIFTS = [(12 * right, down) for right in (0, 1, -1, 2) for down in (0, -11)] + [(0, 20), (12, 20), (24, 20)]
 FAR = 3.0  # times as far from the top as usual: out of the picture
 NOTE = (
-    "Of each study the run that tuning picks: the fastest that hit, else the best. Lines: median over "
-    "studies; "
-    "a run that has ended holds its last value, and a line ends where more than half of its runs have. "
-    "Bands: from the "
-    "study at or just below the lower quartile to that at or just above the upper one. ● the median hits "
-    "the target, ○ it does not; numbers as in the legend."
+    "Each study is represented by the run that tuning selects: the fastest hit, or else the best run. Lines: "
+    "median over studies; a run that has ended keeps its last value, and a line ends once more than half of "
+    "its runs have ended. Bands: from the study at or just below the lower quartile to the one at or just "
+    "above the upper quartile. ● the median hits the target, ○ it does not; numbers as in the legend."
 )
 
 
@@ -38,15 +36,15 @@ def section(material: Material) -> list[Html]:
     runs = Runs(material.inputs.evals)
     units = [unit for unit in UNITS if runs.has(unit)]
     if not units:
-        return [none("no evaluations: there are no curves to draw")]
+        return [none("no evaluations, so there are no curves")]
     if absent := [unit for unit in UNITS if unit not in units]:
-        parts.append(none(f"no curves by {' and '.join(absent)}: these tables do not say"))
+        parts.append(none(f"no curves by {' and '.join(absent)}: not recorded in these tables"))
     for place, (group, heading) in enumerate(material.each()):
         panels = {unit: list(_charts(material, group, runs, unit, f"{place + 1}")) for unit in units}
         drawn = {unit: charts for unit, charts in panels.items() if charts}
         parts += heading
         if not drawn:
-            parts.append(none("no cell of these has an evaluation with its metric"))
+            parts.append(none("none of these cells has an evaluation of its metric"))
             continue
         parts += [legend(group.marks), tabs(f"curves-{place + 1}", _first(drawn, material.rules.by))]
     return [*parts, el("p", NOTE, class_="note")]

@@ -14,7 +14,7 @@ from runner.report.svg import Chart, cut, legend
 from runner.report.tables import none
 
 PREFIX = "diag/"
-NOTE = "Medians over the studies' best runs, as above; on a logarithmic axis where all values are over 0."
+NOTE = "Medians over the studies' best runs, as above; the axis is logarithmic if all values are positive."
 
 
 def section(material: Material) -> list[Html]:
@@ -25,7 +25,7 @@ def section(material: Material) -> list[Html]:
     ]
     unit = next((u for u in (material.rules.by, "samples", "seconds", "steps") if runs.has(u)), None)
     if not columns or unit is None:
-        return [none("no diagnostics: these runs recorded none (columns diag/… of their evaluations)")]
+        return [none("these runs recorded no diagnostics (columns diag/… of their evaluations)")]
     parts: list[Html] = []
     for place, (group, heading) in enumerate(material.each()):
         best = picked(group.cells, material.rules.by)
@@ -42,7 +42,7 @@ def section(material: Material) -> list[Html]:
         parts += (
             [legend(group.marks), tabs(f"diag-{place + 1}", panels)]
             if panels
-            else [none("none of these cells recorded any")]
+            else [none("none of these cells recorded diagnostics")]
         )
     return [*parts, el("p", NOTE, class_="note")]
 

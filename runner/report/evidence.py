@@ -35,18 +35,17 @@ def crossing_section(material: Material) -> list[Html]:
 def _crossing_note(material: Material) -> str:
     level = f"{100 * material.rules.level:g} %"
     return (
-        "The first crossing of a run is early where the metric is noisy and evaluated often. ✓: from that "
-        "point of "
-        "the grid on, the mean over the studies' best runs passes the target by a one-sided test at "
-        f"{level}, over "
-        "the whole curve. It needs runs that went on after their first hit (stop_at_target=false)."
+        "If the metric is noisy and evaluated often, a run's first crossing comes too early. ✓: from this "
+        "grid point on, the mean over the studies' best runs stays past the target, by a one-sided test at "
+        f"{level} over the whole curve. This needs runs that continue after their first hit "
+        "(stop_at_target=false)."
     )
 
 
 def _why(lines: list[Record]) -> str:
     reasons: dict[str, int] = {}
     for row in lines:
-        reason = "runs ended at their first hit: run with stop_at_target=false"
+        reason = "runs ended at their first hit; use stop_at_target=false"
         reason = reason if "ended at their first hit" in row["reason"] else str(row["reason"])
         reasons[reason] = reasons.get(reason, 0) + 1
     return (
@@ -60,7 +59,7 @@ def _crossings(group: Group, lines: list[Record]) -> Html:
     columns = [
         word("workload"), word("algorithm"), Column("n"),
         Column("first crossing", hint=f"median over studies, {by}"),
-        Column("at most", hint="one-sided bound of that median; — where there are too few studies"),
+        Column("at most", hint="one-sided bound on that median; — if there are too few studies"),
         word("certified"), Column("from", hint=f"{by}, median over studies"),
         Column("mean there"), Column("p"), word("why not"),
     ]  # fmt: skip
@@ -95,7 +94,7 @@ def versus_section(material: Material) -> list[Html]:
     for group, heading in material.each():
         parts += heading
         if group.board is None:
-            parts.append(none(f"no ranks, so no neighbours: {group.reason}"))
+            parts.append(none(f"no ranking, so no adjacent ranks: {group.reason}"))
             continue
         if not group.findings.comparisons:
             parts.append(none("only one algorithm: nothing to compare it with"))
@@ -108,15 +107,15 @@ def versus_section(material: Material) -> list[Html]:
 def _neighbours(group: Group) -> Html:
     by = group.findings.rules.by
     columns = [
-        word("algorithm"), word("against the next"),
-        Column("ratio", hint=f"{by} to target, geometric mean where both hit; under 1 is faster"),
+        word("algorithm"), word("next rank"),
+        Column("ratio", hint=f"{by} to target, geometric mean where both hit; below 1 is faster"),
         word("interval"), Column("both hit"), Column("only it"), Column("only the next"),
         Column("p"), word("verdict"),
         Column("studies needed", hint="further studies per workload to separate them with 80 % power"),
     ]  # fmt: skip
     body = [_neighbour(comparison) for comparison in group.findings.comparisons]
     more = len(group.marks) - 1 - len(body)
-    caption = "Each against the next one, paired over workloads and studies"
+    caption = "Each algorithm against the next rank, paired over workloads and studies"
     return table(columns, body, caption + (f"; the first {len(body)}" if more > 0 else ""))
 
 
@@ -163,11 +162,10 @@ def _place(known: dict[tuple[str, str], Record], a: str, b: str) -> Cell:
 def _note(group: Group) -> str:
     rules = group.findings.rules
     return (
-        f"Verdicts at {100 * rules.level:g} %, each for itself, from a signed-rank test over the pairs in "
-        "which a miss "
-        "is beyond every finite ratio; where studies share their trial points, over studies as well. The "
-        "ratio and "
-        "its interval are of the pairs that both hit. Any two: python -m runner.compare."
+        f"Each verdict is a separate signed-rank test at {100 * rules.level:g} % over the pairs, in which a "
+        "miss ranks beyond every finite ratio; if studies share their trial points, it also tests over "
+        "studies. Ratio and interval are from the pairs that both hit. Compare any two: python -m "
+        "runner.compare."
     )
 
 

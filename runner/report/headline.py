@@ -94,19 +94,19 @@ def _sure(group: Group, board: Board, first: list[Record]) -> Html:
     if not absent(row["rank_stability"]):
         words.append(f"keeps its rank in {percent(row['rank_stability'])} of the resamples")
     if not group.findings.comparisons:
-        return _box("How sure", "—", "; ".join(words))
+        return _box("How certain", "—", "; ".join(words))
     one = group.findings.comparisons[0].overall
     second = cut(group.marks[1].label, 30)
     if one.separable:
         words.append(f"p = {one.p:.2g} against {second}")
         head = "separable" if one.faster == group.marks[0].label else f"{second} is faster in paired tests"
-        return _box("How sure", head, "; ".join(words))
+        return _box("How certain", head, "; ".join(words))
     more = studies(one.more_studies)
     words.insert(0, one.reason or f"p = {one.p:.2g} against {second}")
     words += [f"{more} more studies per workload would be expected to separate them"] * more.strip(
         ">"
     ).isdigit()
-    return _box("How sure", f"not separable at {level}", "; ".join(words))
+    return _box("How certain", f"not separable at {level}", "; ".join(words))
 
 
 def _cost(group: Group, row: Record) -> Html:

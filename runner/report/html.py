@@ -37,7 +37,7 @@ def el(name: str, /, *children: Child, **attributes: Any) -> Html:
 
 
 def join(children: Iterable[Child], between: str = "") -> Html:
-    """Markup and text, one after the other."""
+    """Markup and text, one at a time."""
     return Html(between.join(text(child) for child in children if child is not None))
 
 

@@ -19,7 +19,7 @@ SHOWN = 8  # kinds of a thing
 def manifest_section(material: Material) -> list[Html]:
     """Commits, machines, threads, packages and data, each with its number of cells."""
     if not material.origin:
-        return [none("no manifest: the cells' folders are not here, and the tables hold none")]
+        return [none("no manifest: the cells' folders are not available, and the tables contain none")]
     parts: list[Html] = []
     for name, kinds in material.origin.items():
         parts.append(el("h4", name))
@@ -70,7 +70,7 @@ def missing_section(material: Material) -> list[Html]:
     """What is missing, with the commands that fill it."""
     inputs = material.inputs
     if not inputs.headline and not inputs.missing:
-        return [none("nothing is missing: every cell that was asked for has finished")]
+        return [none("nothing is missing: every requested cell has finished")]
     parts = [el("p", line, class_="notice") for line in inputs.headline]
     return [*parts, el("ul", [line_with_command(line) for line in inputs.missing], class_="commands")]
 
@@ -81,19 +81,22 @@ def reading_section(material: Material) -> list[Html]:
     worth = READING.replace("(4 − r) / 3", f"({limit:g} − r) / {limit - 1:g}")
     lines = [
         ("cell", "one training run: workload, algorithm, study, trial"),
-        ("study", "one independent repetition of a whole tuning effort; trials are the points it tries"),
-        ("target", "the value of the validation metric to reach; a hit is the first evaluation that does"),
+        (
+            "study",
+            "one independent repetition of the whole tuning; its trials are the points it tries",
+        ),
+        ("target", "the validation metric to reach; a hit is the first evaluation that reaches it"),
         (
             "samples",
             "work in gradients of one example: (forward + 2 · backward + 6 · Hessian-vector products) / 3",
         ),
-        ("seconds", "charged seconds: set-up and training, without evaluation, logging and checkpoints"),
+        ("seconds", "charged seconds: set-up and training, excluding evaluation, logging and checkpoints"),
         ("score", worth),
         (
             "≈ not separable",
-            "the paired test does not tell the two apart with these studies; not that they are equal",
+            "the paired test cannot tell the two apart with these studies, which does not make them equal",
         ),
         ("✕ miss", "the target was not reached within the budget; a miss is later than every hit"),
-        ("n", "how many studies, trials or pairs a figure rests on"),
+        ("n", "the number of studies, trials or pairs behind a figure"),
     ]
     return [facts(lines)]

@@ -1,4 +1,4 @@
-"""The page: its sections, one after the other, with styles and script inside."""
+"""The page: its sections, one at a time, with styles and script inside."""
 
 from __future__ import annotations
 
@@ -106,9 +106,7 @@ def _header(material: Material) -> Html:
         f"{material.rules}"
     )
     links = [el("a", section.title, href=f"#{section.name}") for section in SECTIONS]
-    toggle = el(
-        "button", "Dark or light", type="button", id="theme", aria_label="Switch between dark and light"
-    )
+    toggle = el("button", "Dark/light", type="button", id="theme", aria_label="Switch between dark and light")
     return el(
         "header", el("div", el("h1", material.inputs.name), toggle, class_="top"),
         el("p", words, class_="lead"), headline.notices(material), el("nav", links, aria_label="Sections"),
@@ -121,7 +119,7 @@ def _made(section: Section, material: Material) -> Html:
         parts = list(section.make(material))
     except Exception as error:  # the reader is told, and so is whoever runs this
         warnings.warn(f"report, {section.title}: {type(error).__name__}: {error}", stacklevel=2)
-        parts = [none(f"this section could not be made ({type(error).__name__}: {error}); please report it")]
+        parts = [none(f"this section failed ({type(error).__name__}: {error}); please report it")]
     return el("section", el("h2", section.title), join(parts or [none("nothing to show")]), id=section.name)
 
 

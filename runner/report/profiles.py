@@ -36,9 +36,8 @@ def profile_section(material: Material) -> list[Html]:
             parts.append(none(f"no profile without a board: {group.reason}"))
             continue
         caption = (
-            "Share of workloads on which an algorithm is within τ times the fastest; a score is the area "
-            "below "
-            "its line. Lines are drawn apart by a hair where they are equal."
+            "Share of workloads on which an algorithm is within τ times the fastest; the score is the area "
+            "below its line. Equal lines are drawn slightly apart."
         )
         ranked = group.marks[: len(group.board.ranking)]
         parts += [
@@ -207,8 +206,7 @@ def _whisker(chart: Chart, middle: float, low: float, high: float) -> Html:
 
 def _bars_note(board: Board) -> str:
     return (
-        "Bars: median over studies, from 0. Whiskers: smallest to largest study, an arrow where a study "
-        "missed. "
+        "Bars: median over studies. Whiskers: fastest to slowest study, with an arrow if a study missed. "
         "✕ miss: at least half of the studies missed. n/N: studies that hit. Dashed: "
         f"{board.rules.tau_max:g} × the fastest, beyond which the score counts a miss."
     )

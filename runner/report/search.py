@@ -22,7 +22,11 @@ def edges_section(material: Material) -> list[Html]:
         if found.reason:
             tuned = any(group.findings.axes.values())
             parts.append(
-                none(found.reason if tuned else "no search to truncate: only one setting of each was run")
+                none(
+                    found.reason
+                    if tuned
+                    else "nothing was searched: only one setting of each algorithm was run"
+                )
             )
             continue
         lines = rows(found.frame)
@@ -30,7 +34,7 @@ def edges_section(material: Material) -> list[Html]:
             word("algorithm"), word("workload"),
             word("hyperparameter"), word("end"), Column("best"), Column("bound"),
             Column("studies there", hint="studies whose best trial lies on this border"),
-            Column("chance", hint="how often a hyperparameter that does not matter shows the same"),
+            Column("chance", hint="how often this happens for a hyperparameter that has no effect"),
             word("warning"),
         ]  # fmt: skip
         body = [
@@ -54,9 +58,7 @@ def edges_section(material: Material) -> list[Html]:
             ]
             if commands
             else [
-                none(
-                    "no command for a wider search: the search space is not known, or ends at a natural bound"
-                )
+                none("no command for a wider search: the search space is unknown or ends at a natural bound")
             ]
         )
     return parts
@@ -74,9 +76,9 @@ def one_section(material: Material) -> list[Html]:
             parts.append(none(f"no single setting: {found.reason}"))
             continue
         columns = [
-            word("algorithm"), Column("settings", hint="compared: run on all workloads"),
-            Column("hits", hint="workloads on which it hits, of those that some setting hits"),
-            Column("ratio", hint="geometric mean, where it hits"),
+            word("algorithm"), Column("settings", hint="settings run on all workloads, which are compared"),
+            Column("hits", hint="workloads it hits, out of those that any setting hits"),
+            Column("ratio", hint="geometric mean over the workloads it hits"),
             Column("held-out hits", hint="chosen on the other workloads"), Column("held-out ratio"),
             word("setting"),
         ]  # fmt: skip
@@ -87,11 +89,10 @@ def one_section(material: Material) -> list[Html]:
 
 
 NOTE = (
-    "The setting that hits most workloads, and of those is nearest to the best setting of each; 1 is no "
-    "regret. It is "
-    "chosen on the runs that give its ratio, which flatters it; the held-out columns choose on the other "
-    "workloads, "
-    "which is rather too strict. The true regret mostly lies between."
+    "The single setting that hits the most workloads; ties are broken by how close it comes to the best "
+    "setting of each workload. A ratio of 1 means no regret. The setting is chosen on the same runs that "
+    "give its ratio, which is optimistic; the held-out columns choose it on the other workloads, which is "
+    "pessimistic. The true regret usually lies in between."
 )
 
 

@@ -25,13 +25,10 @@ KINDS = (
     (math.inf, 3.2, 0.25),
 )  # within, radius, opacity
 NOTE = (
-    "A point a cell: large and dark within 1.25 × the algorithm's best time there, then within 2 ×, within "
-    "4 ×, "
-    "beyond; ✕ missed. Dotted: the search space. The good region holds the settings within 2 × of the "
-    "best; its "
-    "width is a share of the searched range. What explains the times: the share of the variance of ranks "
-    "that a "
-    "hyperparameter explains alone; * where that is more than chance."
+    "One point per cell, larger and darker the closer it is to the algorithm's best time: within 1.25 ×, 2 "
+    "×, 4 ×, or beyond; ✕ missed. Dotted: the search space. The good region contains the settings within 2 "
+    "× of the best; its width is a share of the searched range. Explained variance: the share of the "
+    "variance of ranks that one hyperparameter explains on its own; * if more than chance."
 )
 
 
@@ -47,7 +44,9 @@ def section(material: Material) -> list[Html]:
         varied = [mark for mark in group.marks if group.findings.axes.get(mark.label)]
         if not varied:
             parts.append(
-                none("no sensitivity: only one setting of each algorithm was run, or none is recorded")
+                none(
+                    "no sensitivity analysis: only one setting of each algorithm was run, or none is recorded"
+                )
             )
             continue
         for k, mark in enumerate(varied[:MAPPED]):
@@ -59,9 +58,9 @@ def section(material: Material) -> list[Html]:
                 )
             )
         if len(varied) > MAPPED:
-            parts.append(none(f"maps of the first {MAPPED} of {len(varied)} tuned algorithms"))
+            parts.append(none(f"showing the first {MAPPED} of {len(varied)} tuned algorithms"))
         if still := [mark.label for mark in group.marks if mark not in varied]:
-            parts.append(none(f"one setting alone, or none recorded: {cut(', '.join(still), 300)}"))
+            parts.append(none(f"only one setting, or none recorded: {cut(', '.join(still), 300)}"))
     return parts
 
 
@@ -76,7 +75,7 @@ def key() -> Html:
     shapes.append(el("text", "missed", x=434, y=13))
     return el(
         "div",
-        drawing(480, 18, "Key of the maps", "Size and shade say how near the best", shapes),
+        drawing(480, 18, "Key of the maps", "Size and shade show how close to the best", shapes),
         class_="key",
     )
 
@@ -199,7 +198,7 @@ def _regions(group: Group, mark: Mark) -> Html:
         return none(f"no good region: {regions.reason}")
     own = rows(regions.frame.loc[regions.frame["label"] == mark.label])
     if not own:
-        return none("no good region: none of its trials has finished on a workload with a target")
+        return none("no good region: none of its trials finished on a workload with a target")
     matter = [] if matters.reason else rows(matters.frame.loc[matters.frame["label"] == mark.label])
     known = {(row["workload"], row["hyperparameter"]): row for row in matter}
     columns = [
@@ -227,7 +226,7 @@ def _matters(group: Group, own: Sequence[Record], known: Mapping[tuple[str, str]
         [key, *(_matter(known.get((name, key)), widths.get((name, key))) for name in group.workloads)]
         for key in keys
     ]
-    caption = "What each explains of the times on each workload; below, the width of the good region"
+    caption = "Share of the variance explained on each workload; below it, the width of the good region"
     return table(columns, body, caption)
 
 
@@ -247,7 +246,7 @@ def _region(row: Record, known: Mapping[tuple[str, str], Record]) -> Sequence[ob
     share, p = matter.get("share", math.nan), matter.get("p", math.nan)
     star = "*" if matter.get("matters") is True else ""
     twin = matter.get("confounded")
-    twin = f"varied together with {twin}" if isinstance(twin, str) and twin else ""
+    twin = f"always varied together with {twin}" if isinstance(twin, str) and twin else ""
     notes = dict.fromkeys(
         str(note)
         for note in (row["reason"], matter.get("reason", ""), twin)

@@ -104,9 +104,8 @@ def _whole(x: Scale, last: int) -> list[float]:
 
 def _note(group: Group) -> str:
     return (
-        "The chance that one of k trials, drawn from those that were run, reaches the target: exact over "
-        "all subsets. "
-        f"Bands, of ranks 1 and 2: {100 * group.findings.rules.level:g} %, pointwise."
+        "Probability that at least one of k trials, drawn from those that were run, reaches the target; "
+        f"exact over all subsets. Bands (ranks 1 and 2): {100 * group.findings.rules.level:g} %, pointwise."
     )
 
 
@@ -119,7 +118,7 @@ def _costs(group: Group) -> Html:
         word("workload"), word("algorithm"), Column("trials"), Column("hits"),
         Column("chance of one", hint="share of the trials that hit"), word("interval"),
         Column("trials to the first hit", hint="expected, in any order"),
-        Column(f"{by} to it", hint="expected, the misses before it included"), word("why not"),
+        Column(f"{by} to it", hint="expected, including the misses before it"), word("why not"),
     ]  # fmt: skip
     body = [
         [

@@ -69,11 +69,11 @@ def _recipe(config: Mapping[str, Any] | None) -> list[Html]:
 def _how(own: Any, name: str, target: Any) -> list[Html]:
     version = first(own, "targets")
     if version is None:
-        came = "the tables name no list of targets: it came with the results"
+        came = "the tables name no target list; the target came with the results"
         return [none("there is none" if target is None else came)]
     entry = targets(str(version)).get(name)
     if not isinstance(entry, Mapping):
-        return [none(f"it is not listed in conf/targets/{one_line(str(version), 40)}.yaml here")]
+        return [none(f"not listed in conf/targets/{one_line(str(version), 40)}.yaml here")]
     pairs = [(key, one_line(str(entry[key]), 600)) for key in HOW if entry.get(key) is not None]
     if isinstance(tuned := entry.get("algorithms"), Mapping):
         pairs.append(("set with", ", ".join(map(str, tuned))))
@@ -86,7 +86,7 @@ def _unlike(listed: Any, given: Any) -> list[Html]:
     """A word where the cells' target is not the one that the list holds now."""
     if not isinstance(listed, (int, float)) or given is None or float(given) == listed:
         return []
-    return [none(f"these cells were given {float(given):g}; the list holds {listed:g}")]
+    return [none(f"these cells used {float(given):g}; the list has {listed:g}")]
 
 
 @functools.lru_cache(maxsize=8)

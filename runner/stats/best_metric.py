@@ -111,7 +111,7 @@ def cut(own: Rows) -> str:
         return ""
     ended = (own["ended"] if "ended" in own else np.full(len(own), None))[hit]
     if unknown := int(pd.isna(ended).sum()):
-        return f"{unknown} of {len(own)} runs hit, and how they ended is not recorded"
+        return f"{unknown} of {len(own)} runs hit, but how they ended is not recorded"
     if stopped := int((ended == "target").sum()):
         return f"{stopped} of {len(own)} runs stopped at the target: run with stop_at_target=false"
     return ""

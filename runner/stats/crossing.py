@@ -64,7 +64,7 @@ def certified(
     frame = frame.merge(_earliest(_points(usable, evals, by), level), on=PLACE, how="left")
     frame["certified"] = frame["point"].notna()
     silent = ~frame["certified"] & (frame["reason"] == "")
-    frame.loc[silent, "reason"] = "the mean at the end of the runs does not pass the target"
+    frame.loc[silent, "reason"] = "at the end of the runs, the mean is not past the target"
     return frame.loc[:, list(COLUMNS)]
 
 
@@ -146,13 +146,13 @@ def _why_not(picked: pd.DataFrame, evals: pd.DataFrame) -> pd.DataFrame:
 
 def _reason(gridded: bool, n: int, cut: int, short: int, seen: int) -> str:
     if not gridded:
-        return "the evaluations lie on no common grid of trained samples"
+        return "the evaluations do not share a grid of samples"
     if seen < n:
         return "the evaluations of a run are missing"
     if n < 2:
-        return "one study: a mean needs two"
+        return "only one study: a mean needs two"
     if cut:
-        return f"{cut} of {n} runs ended at their first hit: run with stop_at_target=false"
+        return f"{cut} of {n} runs ended at their first hit; use stop_at_target=false"
     return f"{short} of {n} runs ended early" if short else ""
 
 

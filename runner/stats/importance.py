@@ -128,7 +128,10 @@ def _effect(group: np.ndarray, ranks: np.ndarray, shuffled: np.ndarray, limit: f
     if np.ptp(ranks) == 0:
         return {"groups": count, "reason": "all times are equal"}
     if not 2 <= count < len(ranks):
-        return {"groups": count, "reason": "one value was tried" if count < 2 else "no value was tried twice"}
+        return {
+            "groups": count,
+            "reason": "only one value was tried" if count < 2 else "no value was tried twice",
+        }
     explained = _explained(ranks[None], group)[0]
     p = (1 + np.count_nonzero(_explained(shuffled, group) >= explained - 1e-12)) / (1 + len(shuffled))
     share = float(_corrected(explained, len(ranks), count))

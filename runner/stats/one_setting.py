@@ -140,9 +140,9 @@ def _ratios(times: np.ndarray) -> np.ndarray:
 
 def _why_not(table: pd.DataFrame, common: pd.DataFrame, times: pd.DataFrame) -> str:
     if len(table.columns) < 2:
-        return "one workload alone was run"
+        return "only one workload was run"
     if not len(common):
-        return "no setting has finished on all of its workloads"
+        return "no setting finished on all workloads"
     return "" if len(times.columns) else "no setting hit"
 
 

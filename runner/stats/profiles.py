@@ -118,7 +118,7 @@ def score(times: np.ndarray, rule: Rule) -> np.ndarray:
 def _base(variant: str, variants: Mapping[str, str], names: Sequence[str]) -> int:
     base = variants[variant]
     if base in variants:
-        raise UserError(f"{variant} is a variant of {base}, which is a variant itself")
+        raise UserError(f"{variant} is a variant of {base}, which is itself a variant")
     if base not in names:
         raise UserError(f"{variant} cannot be scored without its base workload {base}")
     return names.index(base)

@@ -204,7 +204,7 @@ def damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             if any(record.compress_type for record in archive.infolist()):
-                return "its records are packed, which ours are not"
+                return "its records are compressed, which checkpoints never are"
             torn = archive.testzip()
     except Exception as error:  # what a damaged archive brings about depends on where it is damaged
         return one_line(described(error), 120)
@@ -231,7 +231,7 @@ def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
         raise Unusable(f"it holds a {type(state).__name__}, not a checkpoint")
     for key, value in expected.items():
         if state.get(key) != value:
-            raise Unusable(f"it is of another {key}" if key in state else f"it has no {key}")
+            raise Unusable(f"its {key} differs" if key in state else f"it has no {key}")
     return state
 
 

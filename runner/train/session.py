@@ -44,7 +44,7 @@ NO_MEMORY = re.compile(
     r"out of memory|ALLOC(ATION)?_FAILED|can(no|')t allocate memory|Error(MemoryAllocation|OutOfMemory)", re.I
 )
 NOT_REPRODUCIBLE = re.compile(r"(\S+) does not have a deterministic implementation")
-UNREPRODUCIBLE = "workload.deterministic=true: torch has no bit-reproducible {} here: say deterministic=false"
+UNREPRODUCIBLE = "workload.deterministic=true: torch has no bit-reproducible {} here: use deterministic=false"
 OURS = ("runner", "torch")  # packages whose modules keep what they like
 AT_A_HIT = ("samples", "seconds", "steps", "drawn", "eval_index")  # what a summary says of it
 
@@ -88,7 +88,7 @@ def run_cell(
     except OSError as error:
         return {"status": "failed", "error": one_line(f"its folder cannot be locked: {error}")}
     if lock is None:
-        return {"status": "running", "elsewhere": True, "error": "another process works on it"}
+        return {"status": "running", "elsewhere": True, "error": "another process is training it"}
     with lock:
         folder = CellFolder(path, lock)
         residue = Residue()
@@ -116,7 +116,7 @@ def run_cell(
 def _cleared(residue: Residue) -> dict[str, str]:
     left = residue.clear()
     if residue.settled:
-        print(f"put back behind the cell: {named(residue.settled)}", file=sys.stderr, flush=True)
+        print(f"restored after the cell: {named(residue.settled)}", file=sys.stderr, flush=True)
     return {"left": named(left)} if left else {}
 
 
@@ -287,8 +287,8 @@ class CellRun:
         except Unsound as error:
             whose, ours = self.config["workload_label"], self.config["label"]
             raise UserError(
-                f"workload {whose}: {error} before the first step: look at its rows and at its model (or at "
-                f"what {ours} makes of the model)"
+                f"workload {whose}: {error} before the first step: check its rows and its model (or what "
+                f"{ours} does to the model)"
             ) from error
 
     def _begin(self, workload: Any, clock: Clock) -> None:
@@ -375,7 +375,7 @@ class CellRun:
             checkpoint.save(self.folder.checkpoint_file, state, self.folder.stage)
             self.folder.set_status("running", **self._where(), **self._reached())
         except OSError as error:
-            print(f"warning: no checkpoint could be written: {error}", file=sys.stderr, flush=True)
+            print(f"warning: could not write a checkpoint: {error}", file=sys.stderr, flush=True)
 
     def progress(self) -> dict[str, Any]:
         """How far training is, for the lock's heartbeat, which asks from a thread of its own."""
@@ -396,7 +396,7 @@ class CellRun:
                 self._take_up()
                 return True
             except checkpoint.Unusable as error:
-                self._start_over(workload, f"the checkpoint cannot be gone on from ({error}): starting over")
+                self._start_over(workload, f"cannot resume from the checkpoint ({error}): starting over")
         folder.discard(folder.evals_file)
         return False
 
@@ -410,7 +410,7 @@ class CellRun:
             traceback.print_exc()
             raise checkpoint.Unusable(one_line(described(error), 120)) from error
         if len(folder.evals()) < rows:
-            raise checkpoint.Unusable(f"of its {rows} evaluations {len(folder.evals())} are there")
+            raise checkpoint.Unusable(f"only {len(folder.evals())} of its {rows} evaluations are there")
         folder.keep_evals(rows)
         folder.update_manifest({"resumes": folder.manifest().get("resumes", 0) + 1})
 
@@ -457,7 +457,7 @@ class CellRun:
                 raise KeyboardInterrupt
             self.alarm.ring()
             if number == signal.SIGINT:  # print() may not be re-entered
-                os.write(2, b"interrupted: ending the step, then saving (Ctrl-C again to end at once)\n")
+                os.write(2, b"interrupted: ending the step, then saving (Ctrl-C again to stop immediately)\n")
 
         names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
         before = {}

@@ -51,18 +51,20 @@ def test_a_launcher_elsewhere_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     with Lock.acquire(write_cell(tmp_path, status="running").path) or pytest.fail():
         launch.update(boot="other")
         assert main([str(tmp_path)]) == 1
-        assert f"local launcher on {host}, process {os.getpid()}, is out of reach" in capsys.readouterr().out
+        assert (
+            f"local launcher on {host}, process {os.getpid()}, cannot be reached" in capsys.readouterr().out
+        )
         launch.update(host="far")
         assert main([str(tmp_path)]) == 1
         out = capsys.readouterr().out
-    assert "may still run" in out and f"process {os.getpid()} on {host} was not launched" in out
+    assert "may still be running" in out and f"process {os.getpid()} on {host} was not launched" in out
 
 
 def test_cells_of_a_local_launcher_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Launch.create(tmp_path, "local", {})  # this very process: it would not survive being cancelled
     with Lock.acquire(write_cell(tmp_path, status="running").path) or pytest.fail():
         assert main([str(tmp_path), "--cells", "*.adamw.*"]) == 1
-    assert "leave out --cells" in capsys.readouterr().out
+    assert "omit --cells" in capsys.readouterr().out
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,7 +158,7 @@ def test_other_source_makes_a_result_stale_and_a_rerun_keeps_the_old_one(tmp_pat
         (
             "NotReproducible",
             "failed",
-            "workload.deterministic=true: torch has no bit-reproducible cumsum_cuda_kernel here: say "
+            "workload.deterministic=true: torch has no bit-reproducible cumsum_cuda_kernel here: use "
             "deterministic=false",
         ),
     ],
@@ -219,7 +219,7 @@ def test_a_plugin_that_kills_its_process_fails_its_cell_alone(
     assert record["status"] == "failed" and error in record["error"]
     assert error in bad.folder.error_file.read_text()
     assert after["status"] == "done"
-    assert "trying once more" in capsys.readouterr().err
+    assert "trying again" in capsys.readouterr().err
 
 
 def test_a_failed_cell_runs_again_and_keeps_no_old_traceback(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_checkpoint_from_before_an_edit_is_left_and_that_is_said(
     events: list[dict[str, Any]] = []
     assert run_cell(cell.folder.path, events.append)["status"] == "done"
     (notice,) = [event["text"] for event in events if event["event"] == "notice"]
-    assert notice == "the checkpoint cannot be gone on from (it is of another source): starting over"
+    assert notice == "cannot resume from the checkpoint (its source differs): starting over"
     assert notice in capsys.readouterr().err and cell.folder.manifest()["started_over"] == notice
 
 

@@ -143,8 +143,8 @@ def test_other_plugins_are_refused_before_anything_is_queued(
     ("arguments", "message"),
     [
         (["+experiment=demo"], "hydra.sweeper.params .* is a grid: add -m"),
-        (["-m", "+experiment=demo,linked"], "experiment=demo: says by itself how it is launched"),
-        (["-m", "hydra/launcher=local,inline"], "a grid has one hydra/launcher"),
+        (["-m", "+experiment=demo,linked"], "experiment=demo: sets its own launcher"),
+        (["-m", "hydra/launcher=local,inline"], "the whole grid shares one hydra/launcher"),
         (["--experimental-rerun", "x.pickle"], "the same command again goes on"),
         (["--config-name", "nope"], r"\+experiment=<name>"),
         (["--config-dir", "no/where"], "no such folder"),
@@ -153,8 +153,11 @@ def test_other_plugins_are_refused_before_anything_is_queued(
         (["--no-such-flag"], "unknown flag --no-such-flag"),
         (["--cfg", "foo"], "invalid choice: 'foo'"),
         (["algorithm=[lion,sgd]"], "-m algorithm=lion,sgd"),
-        (["hydra/launcher=slurm", "hydra.launcher.time=1:30:00"], "got '1:30:00', expected minutes, as 90"),
-        (["hydra/launcher=slurm", "hydra.launcher.mem_gb=16G"], "got '16G', expected gigabytes, as 16"),
+        (
+            ["hydra/launcher=slurm", "hydra.launcher.time=1:30:00"],
+            "got '1:30:00', expected minutes, such as 90",
+        ),
+        (["hydra/launcher=slurm", "hydra.launcher.mem_gb=16G"], "got '16G', expected gigabytes, such as 16"),
         (
             ["hydra/launcher=slurm", "hydra.launcher.setup=x"],
             "hydra.launcher.setup: got 'x', expected a list",
@@ -173,7 +176,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(ran: Ran, arguments: list[str], m
 
 def test_a_launchers_option_that_it_has_not_is_named(ran: Ran, conf: Callable[..., Path]) -> None:
     code, _, err = ran("--config-dir", str(conf(mine="hydra: {launcher: {time: 60}}")), "+experiment=mine")
-    assert code == 2 and "experiment/mine: time is no option of local" in err and err.count("\n") == 1
+    assert code == 2 and "experiment/mine: time is not an option of local" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,7 @@ def test_a_launchers_option_that_it_has_not_is_named(ran: Ran, conf: Callable[..
         (b"name:\ta\n\tb: 1\n", r"line 2: no YAML: found character '\\t'"),
         (b"study: [1\n", "line 3: no YAML: expected ',' or '\\]'"),
         (b"study: 1\nstudy: 2\n", "line 3: no YAML: found duplicate key study"),
-        (b"name: \xfc\n", "not in UTF-8"),
+        (b"name: \xfc\n", "not UTF-8"),
     ],
 )
 def test_a_broken_file_is_named(ran: Ran, conf: Callable[..., Path], content: bytes, message: str) -> None:

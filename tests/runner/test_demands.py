@@ -199,7 +199,7 @@ def test_what_only_set_up_knows() -> None:
 def test_a_growing_batch_has_no_number_of_steps() -> None:
     spec = foreign("OfModel", model="${setup:model}", num_iterations="${setup:steps}")
     grows = {"_target_": "algorithms.samplers.batch_norm_test.BatchNormTest"}
-    assert "the number of steps: write a number" in refusal(spec, sampler=grows)
+    assert "the number of steps: replace the placeholder" in refusal(spec, sampler=grows)
     _, _, algorithm = trained(
         spec, sampler={"_target_": "algorithms.samplers.uniform.Uniform", "batch_size": 4}
     )

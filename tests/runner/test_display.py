@@ -67,7 +67,7 @@ def test_cells_whose_folders_go_point_nowhere(tmp_path: Path, capsys: Capture, f
     display.interrupted()
     assert display.summary() == int(failed)
     said = capsys.readouterr().err
-    assert str(tmp_path) not in said and "python -m" not in said and "stopped; nothing is kept" in said
+    assert str(tmp_path) not in said and "python -m" not in said and "stopped; nothing was saved" in said
     assert ("digits: failed: why" in said) == failed
 
 
@@ -95,5 +95,7 @@ def test_outcomes() -> None:
     assert outcome({"status": "diverged", "summary": spent}) == "diverged after 1,280 samples, 1.2 s"
     missed = {**spent, "hit": False, "rows_past_budget": 3}
     said = outcome({"status": "done", "summary": missed})
-    assert said == "missed loss ≤ 0.5 in 1,280 samples, 1.2 s; 3 rows past the budget, no hit counts"
+    assert (
+        said == "missed loss ≤ 0.5 in 1,280 samples, 1.2 s; 3 rows beyond the budget, where hits do not count"
+    )
     assert "--stopped" in outcome({"status": "stopped", "reason": "callback"})

@@ -67,7 +67,7 @@ def test_gpus_and_who_uses_them(look: Callable[..., dict[str, Any]], four_gpus: 
     assert said == {
         f"Fake H100, GPU-{UUID.format(0)}, 80 GB, 1 GB free, used by 4242": "warning",
         f"Fake H100, GPU-{UUID.format(1)}, 80 GB, 80 GB free": "ok",
-        f"Fake H100, GPU-{UUID.format(3)}, 80 GB; nvidia-smi does not say who uses it": "ok",
+        f"Fake H100, GPU-{UUID.format(3)}, 80 GB; nvidia-smi does not report who is using it": "ok",
         f"Fake H100 GPU-{UUID.format(2)}: {error}": "wrong",
     }
     assert found["code"] == 1
@@ -109,7 +109,7 @@ def test_a_torch_that_cannot_be_imported(look: Callable[..., dict[str, Any]], fo
     [
         ("exclusive", lambda _folder: False, "locks", "wrong", "cells train twice"),
         ("clock_skew", lambda _folder: 3600.0, "clock", "warning", "+3600 s"),
-        ("file_system", lambda _folder: "nfs4", "results", "warning", "over the network"),
+        ("file_system", lambda _folder: "nfs4", "results", "warning", "network file system"),
         ("ROOM_GB", 1e9, "results", "warning", "GB free"),
         ("_existing", lambda _folder: Path("/proc/1/root/none"), "results", "wrong", "cannot be"),
     ],

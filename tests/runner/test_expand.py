@@ -164,8 +164,8 @@ def test_a_value_that_is_a_list_is_written_nested(experiment: Any) -> None:
         ("grid: [{algorithm: [lion, lio]}]", r"^grid\[0\]: unknown algorithm 'lio': did you mean lion"),
         ("grid: [{algorithm/optimiser: lion}]", r"^grid\[0\]: unknown group 'algorithm/optimiser'"),
         ("grid: [{study: []}]", r"^grid\[0\].study: got \[\], expected a value"),
-        ("grid: [{ruleset: self_tuning}]", r"^grid\[0\].ruleset: belongs beside grid"),
-        ("grid: [{workers: 2}]", r"^grid\[0\].workers: belongs beside grid"),
+        ("grid: [{ruleset: self_tuning}]", r"^grid\[0\].ruleset: belongs next to grid"),
+        ("grid: [{workers: 2}]", r"^grid\[0\].workers: belongs next to grid"),
         ("ruleset: {trials: 0}\ndefaults: [override /ruleset: self_tuning]", r"^ruleset.trials: got 0"),
     ],
 )  # fmt: skip

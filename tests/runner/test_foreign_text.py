@@ -22,9 +22,9 @@ DEEP = "[" * 100_000 + "]" * 100_000
 @pytest.mark.parametrize(
     ("double", "said"),
     [
-        ("RaisesSpeechless", "SpeechlessError, which cannot say what it is"),
-        ("RaisesSpeechlessUserError", "SpeechlessUserError, which cannot say what it is"),
-        ("RaisesSpeechlessMemoryError", "SpeechlessMemoryError, which cannot say what it is"),
+        ("RaisesSpeechless", "SpeechlessError, whose message cannot be printed"),
+        ("RaisesSpeechlessUserError", "SpeechlessUserError, whose message cannot be printed"),
+        ("RaisesSpeechlessMemoryError", "SpeechlessMemoryError, whose message cannot be printed"),
         ("RaisesAtLength", one_line("ValueError: " + "at length " * 100)),
         ("RaisesAtTheBase", "GeneratorExit: no Exception"),
         ("RaisesHalfACharacter", "ValueError: half a character: \\ud800"),

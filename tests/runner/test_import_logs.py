@@ -114,7 +114,7 @@ def test_first_hit_by_value_and_nan_never_hits(tmp_path):
 def test_an_infinite_value_is_no_hit_and_no_best(tmp_path):
     row, notices = one(tmp_path, rows=("1,10,10,inf", "2,20,20,0.6", "3,30,30,0.75", "4,40,40,-inf"))
     assert (row["steps_to_target"], row["best_metric"]) == (3, 0.75)
-    assert notices == {"infinite value of validation/ssim, taken as none": 1}
+    assert notices == {"infinite value of validation/ssim, treated as missing": 1}
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -148,9 +148,9 @@ def test_a_miss_is_infinite_and_a_crash_has_no_time(tmp_path):
     ("rows", "notice"),
     [
         (("1,10,10,0.6", HEADER, "2,20,20,0.7"), "header repeated among the evaluations, skipped"),
-        (("1,10,10,0.6", "9,9", "2,20,20,0.7"), "line of another length than its header, skipped"),
-        (("1,10,10,bad", "2,20,20,0.7"), "cell that is no number, taken as NaN"),
-        (("1,30,30,0.6", "2,20,20,0.7"), "evaluations whose time goes back, kept in their order"),
+        (("1,10,10,0.6", "9,9", "2,20,20,0.7"), "line whose length differs from its header, skipped"),
+        (("1,10,10,bad", "2,20,20,0.7"), "entry that is not a number, treated as NaN"),
+        (("1,30,30,0.6", "2,20,20,0.7"), "evaluations whose time decreases, kept in order"),
     ],
 )
 def test_damaged_lines_are_notices_and_spare_the_other_files(tmp_path, rows, notice):
@@ -185,7 +185,7 @@ def test_strays_variants_symbols_and_twins(tmp_path):
     cells, record = imported(logs, tmp_path / "out")
     assert sorted(cells.label) == ["a b+ü'", "more/a b+ü'"]
     assert kinds(record) == {
-        "folder out of place, ignored": 1,
+        "unexpected folder, ignored": 1,
         "second folder for one trial, ignored": 1,
         "trial without meta_data_*.json": 1,
         "variant of fastmri, left out (--variants keeps it): fastmri_tanh": 1,
@@ -220,7 +220,7 @@ def test_error_is_minimised_and_an_unknown_metric_has_no_target(tmp_path):
     header, meta = HEADER.replace("ssim", "zap"), META | {"workload.target_metric_name": "zap"}
     row, notices = one(tmp_path / "b", header=header, meta=meta)
     assert math.isnan(row["seconds_to_target"])
-    assert set(notices) == {"metric of unknown direction, so no target", "workload without a target"}
+    assert set(notices) == {"metric of unknown direction, ignored as a target", "workload without a target"}
 
 
 def bad_inputs(root):
@@ -256,5 +256,5 @@ def test_what_was_imported_loads_and_scores_as_published(tmp_path):
     }
     assert set(evals["id"]) <= set(cells["id"])
     (tmp_path / "v06" / "evals.parquet").write_bytes(b"torn")
-    with pytest.raises(UserError, match="import them once more"):
+    with pytest.raises(UserError, match="import the logs again"):
         load(tmp_path / "v06")

@@ -130,7 +130,7 @@ def test_counts_have_a_loss_that_other_numbers_have_not() -> None:
         ),
         (torch_loss("HingeEmbeddingLoss"), "multiclass", "does not lead to the right class"),
         (torch_loss("GaussianNLLLoss"), "multiclass", "missing 1 required positional argument: 'var'"),
-        (torch_loss("PoissonNLLLoss"), "binary", "say which by inputs"),
+        (torch_loss("PoissonNLLLoss"), "binary", "set inputs to choose"),
         (torch_loss("CrossEntropyLoss"), "numbers", "predicts numbers, not classes"),
         (torch_loss("BCEWithLogitsLoss"), "numbers", "predicts numbers, not classes"),
         (torch_loss("MSELoss", targets="one_hot"), "numbers", "words for classes"),

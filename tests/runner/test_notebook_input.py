@@ -13,7 +13,7 @@ from runner.launch.notebook import _of_one_cell, run
     "overrides", [["+experiment=demo"], ["+experiment=linked"], "ruleset=external_tuning"]
 )
 def test_a_grid_is_not_one_cell(overrides: list[str] | str) -> None:
-    with pytest.raises(UserError, match="trains one cell, and this is a grid"):
+    with pytest.raises(UserError, match="trains one cell, but this is a grid"):
         run(overrides)
 
 

@@ -112,7 +112,7 @@ def test_a_module_that_is_written_later_counts(outside: Outside) -> None:
 def test_this_process_does_not_train_old_code_either(outside: Outside) -> None:
     outside.run(inline=True)
     outside.write("second")
-    with pytest.raises(UserError, match="outside_mine was edited since"):
+    with pytest.raises(UserError, match="outside_mine was edited after"):
         outside.run(inline=True)
     assert outside.states == ["stale"]
 
@@ -171,7 +171,7 @@ def test_a_result_is_not_lost_to_code_that_cannot_start(
     experiment = outside.root / "results/exp"
     assert outside.states == ["stale"]
     assert retry([str(experiment), "--launcher", "inline"]) in (1, 2)
-    assert "the result from before the change stays" in capsys.readouterr().err
+    assert "the result from before the change is kept" in capsys.readouterr().err
     assert folder.status() == before and outside.states == ["stale"]
     assert "outside_mine" in folder.error_file.read_text()
     outside.write("third")

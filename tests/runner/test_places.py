@@ -39,20 +39,20 @@ def test_two_settings_of_one_name_are_refused_before_anything_trains(
 ) -> None:
     assert planned(tmp_path, one, other, dry_run=False) == 2
     said = capsys.readouterr().err
-    assert "would be two cells" in said and other[-1] in said and "label=" in said
+    assert "names two different cells" in said and other[-1] in said and "label=" in said
     assert not list(tmp_path.rglob("evals.jsonl"))
 
 
 @pytest.mark.parametrize(("one", "other"), [("a/b", "a_b"), ("Mine", "mine"), ("x" * 70, "x" * 71)])
 def test_two_labels_of_one_folder_are_refused(one: str, other: str, tmp_path: Path, capsys: Capture) -> None:
     assert planned(tmp_path, [f"label={one}"], [f"label={other}"]) == 2
-    assert "would have one folder" in capsys.readouterr().err
+    assert "would share the folder" in capsys.readouterr().err
 
 
 def test_two_labels_of_one_folder_are_refused_in_a_later_launch_too(tmp_path: Path) -> None:
     cell(tmp_path, "label=a/b").submit()
     assert cell(tmp_path, "label=a/b").state() == "pending"
-    with pytest.raises(UserError, match=r"is the folder of digits.* · a/b, and would be of .* · a_b"):
+    with pytest.raises(UserError, match=r"is the folder of digits.* · a/b; it cannot also hold .* · a_b"):
         cell(tmp_path, "label=a_b").state()
 
 
@@ -65,7 +65,7 @@ def test_other_settings_of_a_label_are_told_that_they_stand_there_already(
     job = [f"results_dir={tmp_path}", *TINY, "label=mine", "algorithm.optimizer.lr=0.1"]
     assert len(list(Grid([job], Inline(), Display()).todo())) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert f"is there already, from another config (cells/{before.folder.path.name})" in said
+    assert f"already exists with a different config (cells/{before.folder.path.name})" in said
 
 
 def test_one_setting_however_it_is_spelled_is_one_cell(tmp_path: Path, capsys: Capture) -> None:

@@ -133,7 +133,7 @@ def test_a_precision_sets_every_switch(precision: str, on: bool) -> None:
 
 def test_tf32_on_a_cpu_is_refused_before_anything_is_written(four_gpus: FakeGpus) -> None:
     for device in ("cpu", "auto"):  # for this workload, auto is the CPU
-        with pytest.raises(UserError, match="precision=tf32: only GPUs have it, and this is device=cpu"):
+        with pytest.raises(UserError, match="precision=tf32: only GPUs support it, but device=cpu"):
             compose([*TINY, "workload.precision=tf32", f"device={device}"])
     found = compose([*TINY, "workload.precision=tf32", "device=cuda"])
     assert found["workload"]["precision"] == "tf32"

@@ -73,9 +73,7 @@ def test_the_next_cell_of_a_worker_is_none_the_worse(
         assert result(second) == fresh
         assert in_one_process(first, second) == (what in kept)
         log = first.folder.log_file.read_text()
-        assert (
-            f"put back behind the cell: {SETTLED[what][1]}" in log if what in kept else LEFT[what][1] in log
-        )
+        assert f"restored after the cell: {SETTLED[what][1]}" in log if what in kept else LEFT[what][1] in log
         assert not second.folder.log_file.read_text()
     lines = [line for line in capsys.readouterr().err.splitlines() if "the next cell gets" in line]
     assert len(lines) == 2 and "has left torch.autocast" in lines[0] and "torch._foreach_add_" in lines[1]
@@ -94,7 +92,7 @@ def test_switches_are_put_back(tmp_path: Path, what: str, capsys: pytest.Capture
     status = run_cell(submitted(leaver(tmp_path, what)).folder.path)
     assert status["status"] == "done", status
     assert "left" not in status
-    assert f"put back behind the cell: {SETTLED[what][1]}" in capsys.readouterr().err
+    assert f"restored after the cell: {SETTLED[what][1]}" in capsys.readouterr().err
     assert read() == before
 
 

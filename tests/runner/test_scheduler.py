@@ -257,7 +257,7 @@ def test_a_cell_that_hangs_is_ended_past_its_time_and_the_next_one_trains(
         assert scheduler.run(submitted(hung, good))
     thread.join()
     assert limits == [122] and hung.folder.status()["status"] == "timeout"
-    assert "nothing was heard of it for 1" in watcher.statuses[hung.folder.path]["error"]
+    assert "no sign of life for 1" in watcher.statuses[hung.folder.path]["error"]
     assert hung.folder.checkpoint_file.exists() == (double == "HangsLater")
     assert watcher.statuses[good.folder.path]["status"] == "done" and not watcher.again_
 
@@ -288,7 +288,7 @@ def test_ctrl_c_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> No
         display.stopping([])
     text = " ".join(capsys.readouterr().err.split())
     assert "waiting for digits · lion · study 0 · trial 0; digits · lion · study 1" in text
-    assert "; 1 more to end the step, then saving (Ctrl-C again to end at once)" in text
+    assert "; 1 more to finish the current step, then saving (Ctrl-C again to stop immediately)" in text
 
 
 def test_a_signal_while_a_worker_still_imports_is_not_lost(tmp_path: Path) -> None:

@@ -154,12 +154,12 @@ def test_v06_comes_out_as_published(tmp_path: Path, capsys: Capture) -> None:
     said = run(capsys, folder, "--compat", "--study-pick", "eval_index")
     assert said.row("shampoo")[:3] == ["1", "shampoo", "0.6244"]
     assert said.row("baseline")[:3] == ["2", "baseline", "0.4590"]
-    assert said.lines[0] == "4 of 240 imported trials have no evaluations, and count nowhere"
+    assert said.lines[0] == "4 of 240 imported trials have no evaluations and are ignored"
     assert "8 workloads, by seconds" in said.out and "On real data, external tuning" in said.out
     assert {"leaderboard.csv", "leaderboard.md"} <= {path.name for path in folder.iterdir()}
     exact = run(capsys, folder).row("shampoo")[2]
     assert len(exact) == 5 and float(exact) == pytest.approx(0.62, abs=0.1)  # by time, exact: three decimals
-    why = "samples are not recorded", "steps are the submission's own unit"
+    why = "samples are not recorded", "each submission counts its own steps"
     for by, words in zip(("samples", "steps"), why, strict=True):
         assert (
             words in refused(capsys, folder, "--by", by)
@@ -244,7 +244,7 @@ def test_a_folder_with_nothing_to_score(tmp_path: Path, capsys: Capture) -> None
 def test_a_cells_folder_names_its_experiment(two: Path, capsys: Capture) -> None:
     cell = sorted((two / "cells").iterdir())[0]
     line = refused(capsys, cell)
-    assert "the folder of one cell" in line and line.endswith(f"name its experiment, {os.path.relpath(two)}")
+    assert "the folder of one cell" in line and line.endswith(f"pass its experiment, {os.path.relpath(two)}")
 
 
 def test_one_cell(tmp_path: Path, capsys: Capture) -> None:
@@ -296,7 +296,7 @@ def test_a_damaged_import(tmp_path: Path, capsys: Capture, name: str) -> None:
         (folder / name).write_bytes(damage)
         assert "cannot be read" in refused(capsys, folder)
     (folder / name).unlink()
-    assert "import them once more" in refused(capsys, folder)
+    assert "import the logs again" in refused(capsys, folder)
 
 
 @pytest.mark.parametrize("column", ["label", "study", "status", "seconds_to_target", "best_metric"])
@@ -325,7 +325,7 @@ def test_times_that_are_no_times(tmp_path: Path, capsys: Capture) -> None:
         (("--seed", "-1"), "--seed -1: must be 0 or more"),
         (("--study-pick", "eval_index"), "no column eval_index_to_target"),
         (("--compat", "--integral", "exact"), "remove --integral exact"),
-        (("--check",), "is no published board"),
+        (("--check",), "is not a published leaderboard"),
     ],
 )
 def test_options_without_sense(two: Path, capsys: Capture, options: tuple, words: str) -> None:

@@ -115,7 +115,7 @@ def test_other_peoples_processes_make_a_gpu_shared_and_too_little_memory_keeps_i
     four_gpus.smi_says(free={0: 500, 1: 80_000, 2: 500, 3: 80_000}, apps=[(1, 1)])
     slots = Slots(cores=range(4))
     taken = [slots.take("cuda", 1, 2.0) for _ in range(3)]
-    assert taken[2] is None and slots.lacking and "has 0.5 GB free, a cell is to have 2" in slots.lacking
+    assert taken[2] is None and slots.lacking and "has 0.5 GB free, but a cell needs 2" in slots.lacking
     by_uuid = {slot.gpu.uuid[7]: slot.shared for slot in taken if slot and slot.gpu}
     assert by_uuid == {"1": True, "3": False}
     four_gpus.smi_says(free=dict.fromkeys(range(4), 80_000))

@@ -151,7 +151,7 @@ def test_interrupted_the_jobs_go_on(world: World) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         world.run(interrupt)
-    assert "the jobs go on" in world.told.events[-1][1]
+    assert "the jobs keep running" in world.told.events[-1][1]
 
 
 def test_what_a_jobs_log_ends_with_is_quoted(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,4 +219,4 @@ def test_a_cell_that_was_stopped_says_by_what_and_how_it_goes_on(
     write_cell(tmp_path, status="stopped", reason="callback")
     assert main([str(tmp_path), "--once", "--cells"]) == 0
     said = capsys.readouterr().out
-    assert "stopped: stopped on purpose (callback); runner.retry --stopped goes on with it" in said
+    assert "stopped: stopped on purpose (callback); resume with runner.retry --stopped" in said

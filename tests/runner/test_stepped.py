@@ -134,7 +134,7 @@ def test_functions_that_give_one_and_those_with_two_clocks() -> None:
         ({"_target_": "tests.doubles.foreign.Curious"}, "step() needs temperature"),
         (
             {"_target_": "tests.doubles.foreign.TwoClocks", "every": "epoch"},
-            "algorithm.schedule.every: this schedule has a step of either kind",
+            "algorithm.schedule.every: this schedule knows both kinds of step",
         ),
         (schedule("StepLR", step_size=3, every="week"), "must be one of step, epoch, got week"),
         (schedule("StepLR"), "missing 1 required positional argument: 'step_size'"),

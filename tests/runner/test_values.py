@@ -31,7 +31,7 @@ from runner.train.session import run_cell
             r"ns_steps: may draw 3.5.*; algorithm.optimizer.ns_steps takes an integer",
         ),
         ("adamw_lr.max=2e9", r"adamw_lr: may draw 2000000000.0; .*adamw_lr takes a number from 0 to 1"),
-        ("wieght_decay={min:0,max:1}", r"wieght_decay: no such setting: did you mean weight_decay"),
+        ("wieght_decay={min:0,max:1}", r"wieght_decay: no such hyperparameter: did you mean weight_decay"),
     ],
 )
 def test_a_search_space_draws_what_may_be_typed(space: str, message: str) -> None:
@@ -50,7 +50,7 @@ def test_a_search_space_draws_what_may_be_typed(space: str, message: str) -> Non
         ),
         ("{dampening: [1, 0]}", r"bounds.dampening: got \[1, 0\], expected the smallest"),
         ("{dampening: [0, null]}", r"bounds.dampening: got \[0, None\], expected the smallest"),
-        ("{damping: [0, 1]}", r"bounds.damping: no such setting: did you mean dampening"),
+        ("{damping: [0, 1]}", r"bounds.damping: no such hyperparameter: did you mean dampening"),
     ],
 )
 def test_bounds_that_are_none_are_refused(bounds: str, message: str, tmp_path: Path) -> None:

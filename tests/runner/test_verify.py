@@ -381,9 +381,9 @@ def test_bad_input_is_one_line(board: Path, capsys: Capture) -> None:
     for args, words in (
         (("--cells", 0), "--cells 0: expected 1 or more"),
         (("--cells", -3), "expected 1 or more"),
-        (("--id", "nothing"), "--id nothing: no finished cell of this board"),
+        (("--id", "nothing"), "--id nothing: no such finished cell on this leaderboard"),
         (("--id", f"{cell[:-1]}x"), f"did you mean {cell}"),
-        (("--label", "lyon"), "--label lyon: no algorithm of this board; did you mean lion?"),
+        (("--label", "lyon"), "--label lyon: no such algorithm on this leaderboard; did you mean lion?"),
         (("--workers", 0), "workers: got 0"),
     ):
         assert words in refusal(verify.main, capsys, board, *args), args
@@ -393,7 +393,7 @@ def test_bad_input_is_one_line(board: Path, capsys: Capture) -> None:
 def test_what_is_no_published_board(board: Path, capsys: Capture) -> None:
     assert "no such folder" in refusal(verify.main, capsys, "nowhere")
     write_grid(Path("results/exp"), {("digits", "a"): [1], ("digits", "b"): [2]})
-    assert "results/exp is no published board" in refusal(verify.main, capsys, "results/exp")
+    assert "results/exp is not a published leaderboard" in refusal(verify.main, capsys, "results/exp")
     (board / "configs.jsonl.gz").write_bytes(b"torn")
     assert "configs.jsonl.gz cannot be read" in refusal(verify.main, capsys, board)
     record = json.loads((board / "board.json").read_text())

@@ -153,7 +153,7 @@ def test_any_logger_is_kept_out_of_the_way(capfd: pytest.CaptureFixture[str]) ->
         logger.row({"eval_index": i})
     logger.finish({"status": "done"})
     assert capfd.readouterr().err == (
-        "warning: log: HalfALogger failed at row (KeyError: 'loss'); the cell goes on without it\n"
+        "warning: log: HalfALogger failed at row (KeyError: 'loss'); the cell continues without it\n"
     )
 
 

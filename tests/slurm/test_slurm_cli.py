@@ -67,7 +67,7 @@ def test_submitting_returns_and_queued_cells_are_not_queued_twice(tmp_path: Path
     try:
         assert len(slurm_queue.alive(launches(experiment))) == 3
         second = launch(tmp_path, *SMALL, samples=LONG)
-        assert second.returncode == 0 and "3 of 3 cells are in the queue already" in second.stderr
+        assert second.returncode == 0 and "3 of 3 cells are already queued" in second.stderr
         assert len(slurm_queue.ask(launches(experiment)).states) == 3
     finally:
         ids = [job["id"] for each in launches(experiment) for job in slurm_queue.jobs(each)]

@@ -88,11 +88,11 @@ class Slurm:
         before = launches(experiment)
         asked = slurm_queue.ask(before)
         if asked.reason is not None:  # cells would be queued twice
-            raise UserError(f"SLURM does not say what is in its queue: {asked.reason}")
+            raise UserError(f"SLURM does not report its queue: {asked.reason}")
         here = slurm_queue.by_cell(before, asked)
         missing = [(job, cell) for job, cell in cells if job.path.name not in here]
         if len(missing) < len(cells):
-            display.notice(f"{len(cells) - len(missing)} of {len(cells)} cells are in the queue already")
+            display.notice(f"{len(cells) - len(missing)} of {len(cells)} cells are already queued")
         if not missing:
             return
         launch = grid.launch(experiment)
@@ -100,7 +100,7 @@ class Slurm:
         tasks = sum(len(array["tasks"]) for array in launch.record["arrays"])
         what = f"{plural(len(missing), 'cell')} in {plural(tasks, 'task')}"
         how = command("runner.status", experiment)
-        display.notice(f"{what}: job {', '.join(ids)}; how they do: {how}")
+        display.notice(f"{what}: job {', '.join(ids)}; progress: {how}")
 
 
 def _specs(experiment: Path, cells: Chosen) -> Iterable[CellSpec]:

@@ -22,7 +22,10 @@ POSITIVE = (
     "cells_per_task",
     "minutes_per_task",
 )
-UNITS = {"time": "minutes, as 90", "mem_gb": "gigabytes, as 16"}  # where sbatch takes other spellings
+UNITS = {
+    "time": "minutes, such as 90",
+    "mem_gb": "gigabytes, such as 16",
+}  # where sbatch takes other spellings
 NOT_NEGATIVE = ("gpus", "signal_delay_s", "max_requeues")
 FOLLOW_UPS = ("score",)
 
@@ -99,7 +102,7 @@ class SlurmOptions:
                 wanted = "above 0" if name in POSITIVE else "0 or more"
                 raise UserError(f"{_key(name)}: got {value}, expected a number {wanted}")
         if self.gpus and self.gres:
-            raise UserError("hydra.launcher.gpus and hydra.launcher.gres say the same thing: set one of them")
+            raise UserError("hydra.launcher.gpus and hydra.launcher.gres mean the same thing: set only one")
         if self.then is not None and self.then not in FOLLOW_UPS:
             raise UserError(f"then: got {self.then!r}, expected {' or '.join(FOLLOW_UPS)}, or null")
         for name in self.sbatch:

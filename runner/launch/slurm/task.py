@@ -98,7 +98,7 @@ class Task:
         if not self.cells():
             return 0
         if not signals.requeue:
-            say("stopped; SLURM, or the same command again, goes on from the checkpoints")
+            say("stopped; SLURM or the same command will resume from the checkpoints")
             return 1
         count = Requeues(Path(self.folder), job_id())
         if count.read() >= self.max_requeues:
@@ -189,7 +189,7 @@ class Log:
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """What a cell has left behind; progress is in its own folder."""
         if event["event"] == "left":
-            say(f"{job.title}: has left {event['what']} changed, so the next cell gets another process")
+            say(f"{job.title}: left {event['what']} changed, so the next cell gets a new process")
 
     def ended(self, job: Job, status: dict[str, Any]) -> None:
         """The cell has ended, one way or the other."""

@@ -59,7 +59,7 @@ def watch(
     except KeyboardInterrupt:
         experiments = dict.fromkeys(experiment_of(job) for job in jobs)
         ends = "; ".join(command("runner.cancel", experiment) for experiment in experiments)
-        display.notice(f"the jobs go on without us; to end them: {ends}")
+        display.notice(f"the jobs keep running; to cancel them: {ends}")
         raise
 
 

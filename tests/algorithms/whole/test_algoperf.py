@@ -400,15 +400,15 @@ def test_a_file_takes_the_place_of_any_algorithms_own_space(tmp_path: Path) -> N
     assert config["search_space"] == {"optimizer.lr": {"choices": [0.5]}}
     assert config["algorithm"]["optimizer"]["lr"] == 0.5 and config["label"].startswith("adamw[search_space=")
     file.write_text(json.dumps({"optimizer.lrr": {"feasible_points": [0.5]}}))
-    with pytest.raises(UserError, match=r"optimizer\.lrr: no such setting"):
+    with pytest.raises(UserError, match=r"optimizer\.lrr: no such hyperparameter"):
         compose(["algorithm=adamw", f"algorithm.search_space={file}", "trial=1"])
 
 
 @pytest.mark.parametrize(
     ("space", "why"),
     [
-        ({}, "neither ranges by name nor a list"),
-        ([{"a": 1}, {"b": 1}], "every point of a list needs the same names"),
+        ({}, "neither named ranges nor a list"),
+        ([{"a": 1}, {"b": 1}], "every point of the list must have the same names"),
         ({"a": {"min": 1}}, "a: expected min, max and scaling, or feasible_points"),
         ({"a": {"min": 1, "max": 2, "scaling": "cubic"}}, "scaling: got 'cubic', expected linear or log"),
         ({"a": {"min": 0, "max": 2, "scaling": "log"}}, "a number above 0 on a log scale"),
@@ -532,7 +532,7 @@ def test_a_stored_cell_runs_no_file_that_this_user_has_not_run(
     stored = Cell.from_config(config)
     assert stored.submit()
     status = run_cell(stored.folder.path)
-    assert "code that you have not run" in status["error"] and status["user_error"]
+    assert "code you have not run" in status["error"] and status["user_error"]
     run_again = small(tmp_path / "theirs", f"results_dir={tmp_path}")
     assert run_cell(run_again.folder.path)["status"] == "done"
 

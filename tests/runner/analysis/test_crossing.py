@@ -89,28 +89,28 @@ def test_every_study_counts_that_missed_too() -> None:
     low = [0.1] * 6
     found = one(*tables(*studies([*CURVES, low])))
     assert (found["certified"], found["studies"]) == (False, 4)
-    assert found["reason"] == "the mean at the end of the runs does not pass the target"
+    assert found["reason"] == "at the end of the runs, the mean is not past the target"
 
 
 def test_runs_that_stopped_at_the_target_certify_nothing() -> None:
     found = one(*tables(*studies(), cut=True))
     assert not found["certified"]
-    assert found["reason"] == "3 of 3 runs ended at their first hit: run with stop_at_target=false"
+    assert found["reason"] == "3 of 3 runs ended at their first hit; use stop_at_target=false"
     assert found["first"] == 20
     evals, cells = tables(*studies(), *[("w", "b", s, 0, [0.0] * 6) for s in range(2)], cut=True)
     found = certified(evals, cells.drop(columns="ended")).set_index("label")
     assert "first hit" in found.loc["a", "reason"]  # told by the grid's end
-    assert "does not pass" in found.loc["b", "reason"]
+    assert "is not past" in found.loc["b", "reason"]
 
 
 def test_reasons() -> None:
     evals, cells = tables(*studies())
-    assert "no common grid" in one(evals.drop(columns="drawn"), cells)["reason"]
+    assert "do not share a grid" in one(evals.drop(columns="drawn"), cells)["reason"]
     assert "one study" in one(*tables(*studies(CURVES[:1])))["reason"]
     assert "missing" in one(evals.loc[evals["id"] != "w.a.1.0"], cells)["reason"]
     assert "ended early" in one(*tables(*studies([*CURVES, [0.0, 0.1]])))["reason"]
-    assert "does not pass" in one(*tables(*studies([[*c[:-1], math.nan] for c in CURVES])))["reason"]
-    assert "does not pass" in one(evals.drop(columns="validation/accuracy"), cells)["reason"]
+    assert "is not past" in one(*tables(*studies([[*c[:-1], math.nan] for c in CURVES])))["reason"]
+    assert "is not past" in one(evals.drop(columns="validation/accuracy"), cells)["reason"]
 
 
 def test_points_that_not_all_share_are_passed_over() -> None:

@@ -44,7 +44,9 @@ def test_ones_own_rows_beside_the_published_ones(board: Path, capsys: Capture, n
     assert said.row("mine")[0] == "1" and {"adamw", "lion", "lion (mine)"} <= {
         r.split("|")[2].strip() for r in said.lines if r.count("|") > 3
     }
-    assert said.lines[0].startswith("lion (mine), mine: of results/mine; the other rows: ours, as published")
+    assert said.lines[0].startswith(
+        "lion (mine), mine: of results/mine; the other rows are those published in ours"
+    )
     assert {path: path.read_bytes() for path in board.iterdir()} == before
     assert not Path("results/mine/leaderboard.csv").exists()
 
@@ -54,7 +56,7 @@ def test_cells_that_were_trained_otherwise_come_with_the_command(board: Path, ca
     write_cell(Path("results/mine"), "mine", overrides=ran)
     line = refusal(score.main, capsys, "results/mine", "--against", "ours")
     assert (
-        "no cell of results/mine was trained as those of ours (embedded data, external tuning: digits, w)"
+        "no cell of results/mine was trained like those of ours (embedded data, external tuning: digits, w)"
         in line
     )
     assert (

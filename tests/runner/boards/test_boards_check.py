@@ -31,11 +31,11 @@ def test_a_changed_number_in_the_tables_is_found(capsys: Capture) -> None:
     edit(board / "leaderboard.csv", "1100.0", "1101.0")
     assert found("leaderboard.csv").lines[0].startswith("leaderboard.csv: digits/median of adamw is 1101.0")
     edit(board / "leaderboard.csv", "adamw", "adamx")
-    assert found("leaderboard.csv").lines == ["leaderboard.csv: other rows or columns"]
+    assert found("leaderboard.csv").lines == ["leaderboard.csv: rows or columns differ"]
     edit(board / "leaderboard.md", "1,100", "1,101")
     assert "1,101" in found("leaderboard.md").out
     (board / "leaderboard.md").write_bytes(whole["leaderboard.md"] + b"more\n")
-    assert found("leaderboard.md").lines == ["leaderboard.md: other number of lines"]
+    assert found("leaderboard.md").lines == ["leaderboard.md: number of lines differs"]
     cells = pd.read_parquet(board / "cells.parquet")
     cells.loc[cells["id"] == "lion00digits", "samples_to_target"] -= 100
     cells.to_parquet(board / "cells.parquet")

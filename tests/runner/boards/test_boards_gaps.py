@@ -76,7 +76,7 @@ def test_the_printed_commands_complete_a_grid(
     said = scored(capsys, folder)
     assert said.lines[0] == "incomplete: of 4 cells 1 missing"
     (line,) = ends(said)
-    assert line.startswith("1 cell of a launch that was cut, or whose folders are gone: python -m runner -m ")
+    assert line.startswith("1 cell never written, or deleted, by an interrupted launch: python -m runner -m ")
     ((_, _, _, *words),) = commands(said)
     assert "algorithm=adamw" in words and "study=0,1" in words
     untouched = next((folder / "cells").glob("*.adamw.s0.*")) / "evals.jsonl"
@@ -129,7 +129,7 @@ def test_cells_in_every_state(tmp_path: Path, capsys: Capture, state: str) -> No
     said = scored(capsys, folder)
     assert said.lines[0] == f"incomplete: of 6 cells 2 {state}"
     (line,) = ends(said)
-    why = ", trained by other source or data than today's" if state == "stale" else ""
+    why = ", source or data has changed since" if state == "stale" else ""
     assert line.startswith(
         f"2 {state}{why} (digits · b · study 1 · trial 0, digits · b · study 2 · trial 0): "
     )
@@ -161,7 +161,7 @@ def test_a_complete_grid_says_nothing(tmp_path: Path, capsys: Capture) -> None:
 def test_a_hole_of_cells_that_nobody_knows_how_to_launch(tmp_path: Path, capsys: Capture) -> None:
     write_grid(tmp_path, {("digits", "a"): [1000, 1000], ("digits", "b"): [2000]})
     (line,) = ends(scored(capsys, tmp_path))
-    assert line == "1 cell missing (digits · b · study 1 · trial 0); nothing says how they were launched"
+    assert line == "1 cell missing (digits · b · study 1 · trial 0); no record of how they were launched"
 
 
 def test_a_pair_that_was_never_launched_is_made_of_its_halves(tmp_path: Path, capsys: Capture) -> None:
@@ -219,7 +219,7 @@ def test_a_launch_that_was_killed_before_it_had_composed_everything(tmp_path: Pa
     said = scored(capsys, tmp_path)
     assert said.lines[0] == "incomplete: of 6 cells 4 missing"
     assert ends(said) == [
-        "4 cells of a launch that was cut, or whose folders are gone: "
+        "4 cells never written, or deleted, by an interrupted launch: "
         "python -m runner -m study=0,1,2 'label='\"'\"'a b'\"'\"''"
     ]
     (launched,) = launches(tmp_path)

@@ -55,8 +55,8 @@ def test_what_is_published(capsys: Capture) -> None:
     page = (board / "leaderboard.md").read_text()
     assert page.startswith("# exp, version 1\n\n> **incomplete: of 8 cells 2 missing**")
     assert page.splitlines()[-1] == (
-        "6 cells, targets v1; commit c0ffee; a processor (Linux). The numbers from the tables: "
-        "`python -m runner.score results/leaderboards/exp --check`; cells run again: "
+        "6 cells, targets v1; commit c0ffee; a processor (Linux). Recompute the numbers from the tables: "
+        "`python -m runner.score results/leaderboards/exp --check`; rerun cells: "
         "`python -m runner.verify results/leaderboards/exp --cells 5`."
     )
     configs = publish.configs(board)
@@ -79,7 +79,7 @@ def test_the_same_numbers_are_no_new_version(capsys: Capture) -> None:
     board = published(capsys, folder)
     before = contents(board)
     said = scored(capsys, folder, "--publish")
-    assert said.lines[-1] == f"{board} holds these numbers already, as version 1"
+    assert said.lines[-1] == f"{board} already holds these numbers, as version 1"
     assert contents(board) == before
 
 
@@ -127,12 +127,12 @@ def test_a_board_that_says_something_else_of_what_is_missing_is_a_new_version(ca
 
 
 OTHERS = [
-    (("--tau-max", "3"), {}, "its rules are others"),
-    (("--by", "steps"), {}, "its rules are others"),
-    (("--baseline", "lion"), {}, "its rules are others"),
-    (("--resamples", "50"), {}, "its rules are others"),
-    ((), {"target": 0.9}, "its workloads and targets are others"),
-    ((), {"targets": "v2"}, "its targets are others"),
+    (("--tau-max", "3"), {}, "its rules differ"),
+    (("--by", "steps"), {}, "its rules differ"),
+    (("--baseline", "lion"), {}, "its rules differ"),
+    (("--resamples", "50"), {}, "its rules differ"),
+    ((), {"target": 0.9}, "its workloads and targets differ"),
+    ((), {"targets": "v2"}, "its targets differ"),
 ]
 
 
@@ -161,7 +161,7 @@ def test_another_workload_does_not_enter_a_frozen_board(capsys: Capture) -> None
     board = published(capsys, folder)
     before = (board / "leaderboard.csv").read_bytes()
     write_grid(folder, {("new", "adamw"): [None], ("new", "lion"): [10]})
-    assert "its workloads and targets are others" in call(score.main, capsys, folder, "--publish").err
+    assert "its workloads and targets differ" in call(score.main, capsys, folder, "--publish").err
     assert (board / "leaderboard.csv").read_bytes() == before
     more = pd.read_parquet(folder / "cells.parquet").drop(columns=list(publish.MACHINE), errors="ignore")
     assert set(more["workload"]) == {"digits", "mnist", "new"}
@@ -171,7 +171,7 @@ def test_another_workload_does_not_enter_a_frozen_board(capsys: Capture) -> None
     assert "not ranked, not a workload of this leaderboard: new" in said.lines
     assert said.row("adamw")[:3] == ["1", "adamw", "1.000"]
     wrong = checked(capsys, board).lines  # notices, and no number
-    assert wrong[0] == "configs.jsonl.gz: the configs of other cells"
+    assert wrong[0] == "configs.jsonl.gz: does not match the cells"
     assert not [line for line in wrong if line.startswith("leaderboard.csv")]
 
 
@@ -265,15 +265,17 @@ def test_the_pages_of_a_published_board_are_written_again_from_its_own_tables(ca
     edit(board / "leaderboard.csv", "reached", "best_metric")
     edit(board / "leaderboard.md", "reached", "best")
     assert checked(capsys, board).code == 1
-    assert "are written again" in scored(capsys, board, "--publish").lines[-1]
+    assert "rewritten from its own tables" in scored(capsys, board, "--publish").lines[-1]
     assert contents(board) == before and checked(capsys, board).code == 0
 
 
 def test_what_cannot_be_published(capsys: Capture) -> None:
     folder = grid()
     board = published(capsys, folder)
-    assert "is published already, as exp" in call(score.main, capsys, board, "--as", "other").err
-    assert "these rules are others" in call(score.main, capsys, board, "--publish", "--tau-max", "3").err
+    assert "is already published, as exp" in call(score.main, capsys, board, "--as", "other").err
+    assert (
+        "is frozen with different rules" in call(score.main, capsys, board, "--publish", "--tau-max", "3").err
+    )
     (board / "board.json").write_text("{")
     said = call(score.main, capsys, folder, "--publish")
     assert said.code == 2 and "board.json is damaged" in said.err

@@ -142,7 +142,7 @@ def test_a_board_as_one_flat_table() -> None:
 def test_rules_come_back_from_json_and_a_newer_versions_do_not() -> None:
     rules = Rules(by="steps", tau_max=3, baseline="x", mixed=True)
     assert Rules.from_dict(rules.to_dict()) == rules and Rules.from_dict({}) == Rules()
-    with pytest.raises(UserError, match="rules of a newer version: norm"):
+    with pytest.raises(UserError, match="rules from a newer version: norm"):
         Rules.from_dict({**rules.to_dict(), "norm": 2})
 
 

@@ -85,7 +85,7 @@ def made(cells: pd.DataFrame, by: str = "samples") -> tuple[list[Board], str]:
 def report(found: Inputs, by: str = "samples") -> Page:
     one, reason = made(found.cells, by)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a section that could not be made is a warning
+        warnings.simplefilter("error")  # a section that failed is a warning
         return Page(write(found, one, Rules(by=by), reason).read_text())
 
 
@@ -241,8 +241,8 @@ def test_cards_recipes_targets_and_manifests_of_an_experiment(text: str) -> None
     page = Page(text)
     assert "torch.optim.AdamW" in page.words["algorithms"] and "optimizer.lr" in page.words["algorithms"]
     assert "best of adamw" in page.words["workloads"]  # how the target of digits was set
-    assert "These cells were given 0.97; the list holds 0.9877" in page.words["workloads"]
-    assert "It is not listed in conf/targets/v1.yaml here" in page.words["workloads"]  # of text
+    assert "These cells used 0.97; the list has 0.9877" in page.words["workloads"]
+    assert "Not listed in conf/targets/v1.yaml here" in page.words["workloads"]  # of text
     words = page.words["manifest"]
     assert "c0ffee" in words and "a processor" in words and "30 cells" in words
 
@@ -316,7 +316,7 @@ def test_a_fault_in_one_section_costs_no_other(experiment: Path, monkeypatch: py
     monkeypatch.setattr(page, "SECTIONS", sections)
     with pytest.warns(UserWarning, match="Validation curves: KeyError"):
         found = Page(write_folder(experiment).read_text())
-    assert "could not be made" in found.words["curves"] and found.headings == HEADINGS
+    assert "failed" in found.words["curves"] and found.headings == HEADINGS
 
 
 # -- whatever the tables hold ------------------------------------------------------------------------
