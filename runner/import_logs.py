@@ -60,7 +60,7 @@ def load(
     kept = [trial for trial in found if ruleset in (None, trial.ruleset)]
     kept = [trial for trial in kept if _wanted(trial, given, variants, notices)]
     if not kept:
-        raise UserError(f"{source} holds {len(found)} trials, and none of what was asked for")
+        raise UserError(f"{source} holds {len(found)} trials, none of which match the selection")
     goals = targets.from_metadata(kept, notices) if given is None else given
     for trial in kept:
         if not trial.evals:
@@ -89,7 +89,7 @@ def save(folder: Path, cells: pd.DataFrame, evals: pd.DataFrame, record: dict[st
         UserError: when it holds cells, or cannot be written.
     """
     if (folder / "cells").exists():
-        raise UserError(f"{folder} holds cells of its own: import into another folder")
+        raise UserError(f"{folder} already holds trained cells: import into another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)  # back when all is there
@@ -120,16 +120,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m runner.import_logs", description="AlgoPerf's logs as an experiment's tables."
+        prog="python -m runner.import_logs", description="Import AlgoPerf logs as an experiment's tables."
     )
     parser.add_argument("logs", type=expanded, metavar="LOGS", help="a folder, .tar.xz, .tar.gz or .zip")
     parser.add_argument("folder", type=expanded, help="the experiment's folder, results/<name>")
     parser.add_argument(
         "--targets", type=expanded, metavar="FILE", help="targets as CSV; default: the metadata's"
     )
-    parser.add_argument("--ruleset", choices=layout.RULESETS, help="trials of one ruleset alone")
-    parser.add_argument("--variants", nargs="+", default=[], metavar="NAME", help="variants to keep, or all")
-    parser.add_argument("--quiet", action="store_true", help="notices in imported.json alone")
+    parser.add_argument("--ruleset", choices=layout.RULESETS, help="only trials of this ruleset")
+    parser.add_argument(
+        "--variants", nargs="+", default=[], metavar="NAME", help="workload variants to keep, or all"
+    )
+    parser.add_argument("--quiet", action="store_true", help="write notices only to imported.json")
     return parser
 
 

@@ -40,7 +40,7 @@ def _told(name: str) -> int:
     from runner.base.errors import UserError, nearest, one_line
 
     if name not in ("-h", "--help"):
-        raise UserError(f"{one_line(name)!r} is no command; {nearest(name, COMMANDS)}")
+        raise UserError(f"{one_line(name)!r} is not a command; {nearest(name, COMMANDS)}")
     print(usage())
     return 0
 

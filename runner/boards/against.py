@@ -78,7 +78,7 @@ def _how(mine: Inputs, board: Inputs) -> str:
     label, algorithm = next(iter(known.items()), ("it", ["algorithm=NAME"]))
     others = f", and the {plural(len(known) - 1, 'other')} likewise" if len(known) > 1 else ""
     line = command("runner", "-m", *algorithm, *words, *places(mine.folder))
-    return f"train {label}this way{others}: {line}"
+    return f"train {label} this way{others}: {line}"
 
 
 def _factors(cells: pd.DataFrame) -> list[float]:

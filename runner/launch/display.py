@@ -114,7 +114,7 @@ class Display:
             self.notice(f"{job.title}: {event['text']}")
             return
         if event["event"] == "left":
-            what = f"left {event['what']} changed, so the next cell gets a new process"
+            what = f"did not restore {event['what']}, so the next cell gets a new process"
             self.notice(f"{job.title}: {what}", key=what)
             return
         note = f"{event['metric']} {event['value']:.4g}" if event["event"] == "row" else None

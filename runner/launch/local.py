@@ -112,7 +112,7 @@ def run_here(job: Job, display: Display, run_cell: Any) -> bool:
     status = run_cell(job.path, lambda event: display.event(job, event))
     display.ended(job, status)
     if "left" in status:
-        display.notice(f"{job.title}: left {status['left']} changed, which affects later cells")
+        display.notice(f"{job.title}: did not restore {status['left']}, which affects later cells")
     return status["status"] != "preempted"
 
 

@@ -110,7 +110,7 @@ def train_here(cell: Cell, judge: Judge | None = None) -> dict[str, Any]:
 
     status = run_cell(cell.folder.path, ask=judge or (lambda _row: None))
     if "left" in status:
-        print(f"{cell.title}: left {status['left']} changed in this process", file=sys.stderr)
+        print(f"{cell.title}: did not restore {status['left']} in this process", file=sys.stderr)
     return status
 
 

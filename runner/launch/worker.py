@@ -60,7 +60,7 @@ def main() -> int:
             ask = partial(ask_launcher, events) if command["asks"] else lambda _row: None
             status = run_cell(path, events.send, alarm, command["shared"], ask)
             if "left" in status:
-                print(f"the cell has left {status['left']} changed: the next one gets another process")
+                print(f"the cell did not restore {status['left']}, so the next cell gets a new process")
         events.send({"event": "end", "status": status})
         let_go()
     return 0

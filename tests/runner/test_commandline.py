@@ -142,10 +142,10 @@ def test_other_plugins_are_refused_before_anything_is_queued(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["+experiment=demo"], "hydra.sweeper.params .* is a grid: add -m"),
+        (["+experiment=demo"], "hydra.sweeper.params .* defines a grid: add -m"),
         (["-m", "+experiment=demo,linked"], "experiment=demo: sets its own launcher"),
         (["-m", "hydra/launcher=local,inline"], "the whole grid shares one hydra/launcher"),
-        (["--experimental-rerun", "x.pickle"], "the same command again goes on"),
+        (["--experimental-rerun", "x.pickle"], "launch the same command again"),
         (["--config-name", "nope"], r"\+experiment=<name>"),
         (["--config-dir", "no/where"], "no such folder"),
         (["hydra.searchpath=[file:///x]"], "--config-dir <folder>"),
@@ -182,9 +182,9 @@ def test_a_launchers_option_that_it_has_not_is_named(ran: Ran, conf: Callable[..
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"name:\ta\n\tb: 1\n", r"line 2: no YAML: found character '\\t'"),
-        (b"study: [1\n", "line 3: no YAML: expected ',' or '\\]'"),
-        (b"study: 1\nstudy: 2\n", "line 3: no YAML: found duplicate key study"),
+        (b"name:\ta\n\tb: 1\n", r"line 2: invalid YAML: found character '\\t'"),
+        (b"study: [1\n", "line 3: invalid YAML: expected ',' or '\\]'"),
+        (b"study: 1\nstudy: 2\n", "line 3: invalid YAML: found duplicate key study"),
         (b"name: \xfc\n", "not UTF-8"),
     ],
 )

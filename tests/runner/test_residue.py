@@ -76,7 +76,9 @@ def test_the_next_cell_of_a_worker_is_none_the_worse(
         assert f"restored after the cell: {SETTLED[what][1]}" in log if what in kept else LEFT[what][1] in log
         assert not second.folder.log_file.read_text()
     lines = [line for line in capsys.readouterr().err.splitlines() if "the next cell gets" in line]
-    assert len(lines) == 2 and "has left torch.autocast" in lines[0] and "torch._foreach_add_" in lines[1]
+    assert (
+        len(lines) == 2 and "did not restore torch.autocast" in lines[0] and "torch._foreach_add_" in lines[1]
+    )
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_links_in_a_folder_of_logs_are_not_followed(tmp_path: Path, capsys: Capt
     (folder / "eval_measurements.csv").symlink_to(tmp_path / "secret.csv")
     (folder / "meta_data_0.json").write_bytes(META)
     said = call(import_logs, capsys, tmp_path / "logs", tmp_path / "out")
-    assert "link, not followed, taken as empty" in said.err
+    assert "link, not followed, treated as empty" in said.err
     assert load(tmp_path / "out")[0]["status"].tolist() == ["failed"]
 
 

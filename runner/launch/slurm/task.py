@@ -189,7 +189,7 @@ class Log:
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """What a cell has left behind; progress is in its own folder."""
         if event["event"] == "left":
-            say(f"{job.title}: left {event['what']} changed, so the next cell gets a new process")
+            say(f"{job.title}: did not restore {event['what']}, so the next cell gets a new process")
 
     def ended(self, job: Job, status: dict[str, Any]) -> None:
         """The cell has ended, one way or the other."""

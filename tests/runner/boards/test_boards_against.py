@@ -60,8 +60,8 @@ def test_cells_that_were_trained_otherwise_come_with_the_command(board: Path, ca
         in line
     )
     assert (
-        "train mine so: python -m runner -m algorithm=mine algorithm.optimizer.lr=0.5 workload=digits,w "
-        "ruleset=external_tuning ruleset.studies=2" in line
+        "train mine this way: python -m runner -m algorithm=mine algorithm.optimizer.lr=0.5 "
+        "workload=digits,w ruleset=external_tuning ruleset.studies=2" in line
     )
     assert line.endswith(" name=mine")
     assert "did you mean ours?" in refusal(score.main, capsys, "results/mine", "--against", "our")
