@@ -68,7 +68,7 @@ class Room:
 def too_much(path: Path, allowed: int) -> UserError:
     """What to say of a file out of which more comes than ``allowed`` bytes."""
     return UserError(
-        f"{path} holds more than {allowed / 1e6:,.0f} MB, when unpacked; if that is expected, set "
+        f"{path} holds more than {allowed / 1e6:,.0f} MB, unpacked; if that is expected, set "
         f"{VARIABLE} to the gigabytes allowed"
     )
 

@@ -155,7 +155,7 @@ def test_checkpoints(tmp_path: Path) -> None:
         for record in ours.infolist():
             bomb.writestr(record.filename, ours.read(record), zipfile.ZIP_DEFLATED)
     assert checkpoint.damage(tmp_path / "ours.pt") is None
-    assert "packed" in (checkpoint.damage(tmp_path / "bomb.pt") or "")
+    assert "compressed" in (checkpoint.damage(tmp_path / "bomb.pt") or "")
 
 
 def test_limits_follow_the_size_of_the_file(tmp_path: Path) -> None:
