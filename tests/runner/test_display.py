@@ -55,7 +55,7 @@ def test_a_failure_says_why_where_and_what_then(capsys: Capture) -> None:
     assert said.code == 1
     *_, first, log, _, _, then = said.err.splitlines()
     assert "failed: " in first and Path(log.strip()).read_text(encoding="utf-8")
-    assert then == "once more: python -m runner.retry results/default"
+    assert then == "run them again: python -m runner.retry results/default"
 
 
 @pytest.mark.parametrize("failed", [False, True])
