@@ -263,7 +263,9 @@ def _needed(target: Any) -> dict[str, Any]:
 
 def _given(argument: inspect.Parameter) -> Any:
     """A value by its name, or by its type: a list is one of milestones."""
-    listed = "list" in str(argument.annotation).lower() and not isinstance(GIVEN[argument.name], list)
+    listed = "list" in str(argument.annotation).lower() and isinstance(
+        GIVEN[argument.name], (int, float, str)
+    )
     return copy.deepcopy(GIVEN["milestones" if listed else argument.name])
 
 

@@ -18,6 +18,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from runner import run
 from runner.contract.targets import locate
 from tests.conftest import ROOT
+from tests.libraries import needs
 
 PAGE = (ROOT / "docs/from_elsewhere.md").read_text()
 PARTS = {"Optimizers": "optimizer", "Schedules": "schedule", "A loss": "loss", "An average": "average"}
@@ -101,7 +102,7 @@ def of_parts() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("kind", "text"), list(of_parts()))
 def test_a_part_of_the_page_trains(tmp_path: Path, kind: str, text: str) -> None:
-    pytest.importorskip(yaml.safe_load(text)["_target_"].partition(".")[0], reason="of the extra dev")
+    needs(yaml.safe_load(text)["_target_"].partition(".")[0])
     write(tmp_path, f"algorithm/{kind}", text)
     trained(tmp_path, f"algorithm/{kind}=of_the_page", "workload=digits")
 
@@ -127,13 +128,13 @@ def of_models() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("text", "workload"), list(of_models()))
 def test_a_model_of_the_page_trains(tmp_path: Path, mine: None, text: str, workload: str) -> None:
-    pytest.importorskip(yaml.safe_load(text)["_target_"].partition(".")[0], reason="of the extra dev")
+    needs(yaml.safe_load(text)["_target_"].partition(".")[0])
     trained(tmp_path, f"workload={workload}", f"workload.model={text}")
 
 
 @pytest.mark.slow
 def test_a_model_in_a_workloads_yaml(tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="of the extra dev")
+    needs("transformers")
     (text,) = blocks("A model")
     write(tmp_path, "workload", text)
     trained(tmp_path, "workload=of_the_page")
@@ -207,7 +208,7 @@ def test_data_of_the_page_train(tmp_path: Path, mine: None, said: list[str]) -> 
     for key in ("file", "target_column", "categorical", "drop"):
         del spec[key]
     if "/data/birds" in str(said):
-        pytest.importorskip("datasets", reason="of the extra dev")
+        needs("datasets")
         on_disk(tmp_path / "birds")
     for text in said:
         given = yaml.safe_load(text.replace("/data/birds", str(tmp_path / "birds")))

@@ -123,11 +123,9 @@ def moments(chunks: Iterable[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
         rows = torch.cat([g.flatten(1) for g in chunk.values()], dim=1)
         n, own = len(rows), rows.mean(0)
         inside = (rows - own).square().sum().double()
-        if count == 0:
-            mean, spread = own, inside
-        else:  # Chan's rule for joining two samples
-            step = own - mean
-            spread = spread + inside + step.square().sum().double() * (count * n / (count + n))
-            mean = mean + step * (n / (count + n))
+        # Chan's rule for joining two samples, the first with none: all chunks call the same kernels.
+        step = own - mean
+        spread = spread + inside + step.square().sum().double() * (count * n / (count + n))
+        mean = mean + step * (n / (count + n))
         count += n
     return spread / max(1, count - 1), mean.double().square().sum()

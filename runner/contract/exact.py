@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HOOKS = "_optimizer_load_state_dict_pre_hooks"  # of an optimizer that has called torch's constructor
+
 
 def keep_types(optimizer: Any) -> None:
     """Have every ``load_state_dict`` of a torch optimizer bring back float64 and bf16 state as it was.
 
     Args:
-        optimizer: changed in place; one that loads by code of its own is as it was.
+        optimizer: changed in place; one that loads by code of its own is left as it is.
     """
-    if not isinstance(optimizer, torch.optim.Optimizer):
+    if not isinstance(optimizer, torch.optim.Optimizer) or not hasattr(optimizer, HOOKS):
         return
     states: list[Mapping[str, Any]] = []
     optimizer.register_load_state_dict_pre_hook(lambda _, state: states.append(state))

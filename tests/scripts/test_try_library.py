@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.try_library import attempt, main, members
+from tests.libraries import needs
 
 # Module -> kind -> (at least so many work, of so many that there are).
 FLOORS = {
@@ -33,7 +34,7 @@ NOT = {  # each with its reason in docs/from_elsewhere.md
 @pytest.mark.slow
 @pytest.mark.parametrize("module", FLOORS)
 def test_as_much_works_as_ever(module: str) -> None:
-    pytest.importorskip(module.partition(".")[0], reason="of the extra dev")
+    needs(module.partition(".")[0])
     for kind, (floor, of) in FLOORS[module].items():
         outcomes = [attempt(module, name, kind) for name, own in members(module) if own == kind]
         works = [outcome for outcome in outcomes if outcome.fault is None]
