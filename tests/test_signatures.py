@@ -40,7 +40,7 @@ def accepted(*overrides: str) -> bool:
     try:
         compose(overrides)
     except UserError as error:
-        assert "got null, wants " in str(error)
+        assert "got null, expected " in str(error)
         return False
     return True
 

@@ -43,8 +43,8 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """A GPU's peak memory counts from here on."""
-    if device.type == "cuda":
+    """A GPU's peak memory counts from here on; a process that has not used CUDA yet has no peak."""
+    if device.type == "cuda" and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -62,4 +62,4 @@ def test_a_checkpoint_on_other_rows_is_not_gone_on_from(tmp_path: Path) -> None:
     assert cell.submit() and interrupted(cell.folder.path)["status"] == "preempted"
     write(file, 1)
     assert run_cell(cell.folder.path)["status"] == "done"
-    assert "it is of another data" in cell.folder.manifest()["started_over"]
+    assert "its data differs" in cell.folder.manifest()["started_over"]

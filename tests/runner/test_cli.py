@@ -99,7 +99,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_the_next_start_goes_on(tmp_path: Path) 
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130 and "goes on from the checkpoint" in errors
+    assert process.returncode == 130 and "resumes from the checkpoint" in errors
     (folder,) = (tmp_path / "default" / "cells").iterdir()
     assert json.loads((folder / "status.json").read_text())["status"] == "preempted"
     assert (folder / "checkpoint.pt").exists()

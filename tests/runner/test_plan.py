@@ -70,7 +70,7 @@ def test_how_the_cells_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ]
     assert row(text) == ["1", "2", "1", "1", "1", "1"]
     assert "7 cells: 1 done, 2 missing, 1 to resume, 1 failed, 1 stale, 1 elsewhere" in text
-    assert "to run: 5 cells" in text and "one after the other" in text
+    assert "to run: 5 cells" in text and "one at a time" in text
     took = [cell.folder.status()["summary"]["wall_seconds"] for cell in (done, stale)]
     assert f"about {duration(5 * sum(took) / 2)}," in text
 

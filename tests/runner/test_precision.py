@@ -180,6 +180,7 @@ def test_what_nvidia_smi_does_not_say_is_left_out(watts: str, known: dict, four_
 def test_peak_memory_is_a_column_of_cells_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert trained(tmp_path, "study=1")["status"] == "done"  # on a CPU: nothing
     calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device: calls.append("reset"))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: calls.append("read") or 3 << 29)
     on_gpu = {name: getattr(machine, name) for name in ("reset_peak_memory", "peak_memory")}

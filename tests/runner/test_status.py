@@ -78,7 +78,7 @@ def test_every_cell_and_why(experiment: Path, capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert "digits · adamw · study 0 · trial 0: done: hit accuracy ≥ 0.97 at 1,000 samples, 1.0 s" in lines
     assert "digits · adamw · study 0 · trial 3: pending" in lines
-    assert "digits · adamw · study 0 · trial 4: killed: its process on node1 is gone" in lines
+    assert "digits · adamw · study 0 · trial 4: killed: its process on node1 no longer exists" in lines
     assert "digits · stale · study 0 · trial 0: stale: changed since: runner.train.loop" in lines
     assert sum(" · study 0" in line for line in lines) == 9 + 1  # one of them trains: its row is cut in two
 

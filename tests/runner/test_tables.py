@@ -104,7 +104,7 @@ def test_what_is_no_cell_is_left_out(tmp_path: Path) -> None:
     anonymous = write_cell(tmp_path, "anonymous")
     (anonymous.path / "cell.json").unlink()
     anonymous.config_file.write_text("id: [")
-    with pytest.warns(UserWarning, match="anonymous.* is left out"):
+    with pytest.warns(UserWarning, match="anonymous.* is skipped"):
         cells, _ = load(tmp_path)
     assert cells["label"].tolist() == ["kept"]
 

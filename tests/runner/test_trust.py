@@ -141,7 +141,7 @@ def test_an_allowed_package_lends_no_other_module(user: Settings) -> None:
     trust.allow(["foreign_method"])
     assert trust.resolved("foreign_method.Mine").__name__ == "Mine"
     for name in ("foreign_method.os.system", "foreign_method.make", "foreign_method.torch.hub.load"):
-        with pytest.raises(UserError, match="no class of foreign_method"):
+        with pytest.raises(UserError, match="not a class of foreign_method"):
             trust.resolved(name)
 
 

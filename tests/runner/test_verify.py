@@ -118,7 +118,7 @@ def test_honest_cells_are_the_same_bit_for_bit(real: Path, rerun: tuple[Path, Sa
     assert found[0].keys() == {"id", "label", "title", "verdict", "why", "machine", "date", "commit"}
     assert str(real) not in (board / "verifications.jsonl").read_text()
     page = (board / PAGE).read_text()
-    assert "Rerun: 4 same." in page and str(real) not in page and "disputed" not in page
+    assert "Rerun so far: 4 same." in page and str(real) not in page and "disputed" not in page
     assert passes(capsys, board)
 
 
@@ -142,7 +142,7 @@ def test_a_doctored_evaluation_is_disputed(board: Path, again: Callable[..., Sai
     )
     assert "the same kind of machine, and validation/loss of evaluation " in line
     page = (board / PAGE).read_text()
-    assert "| lion (disputed) |" in page and "adamw (disputed)" not in page and "Rerun: " in page
+    assert "| lion (disputed) |" in page and "adamw (disputed)" not in page and "Rerun so far: " in page
     assert "> **disputed: breast\\_cancer" in page and passes(capsys, board)
     assert [row["id"] for row in verdicts(board) if row["verdict"] == "disputed"] == [cell]
     shown = call(score.main, capsys, board)  # on the terminal, too
@@ -274,7 +274,7 @@ def test_other_source_is_said_where_it_led_to_other_numbers(board: Path, again: 
     said = again(board)
     assert said.code == 0 and said.out.count("other source: ") == 4
     assert "runner.train.loop changed since" in said.lines[0] and "disputed" not in (board / PAGE).read_text()
-    assert "Rerun: 4 other source." in (board / PAGE).read_text()
+    assert "Rerun so far: 4 other source." in (board / PAGE).read_text()
 
 
 def test_another_machine_is_held_against_the_spread_of_the_studies(

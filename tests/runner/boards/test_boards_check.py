@@ -129,8 +129,12 @@ def test_disputes_stand_on_the_page_and_the_last_rerun_counts(capsys: Capture) -
     assert checked(capsys, board).code == 0
     page = (board / "leaderboard.md").read_text()
     assert "> **disputed: digits · lion · study 0 · trial 0: because (m, 2026-01-02)**" in page
-    assert "| lion (disputed) |" in page and "Rerun: 1 disputed." in page and "adamw (disputed)" not in page
+    assert (
+        "| lion (disputed) |" in page
+        and "Rerun so far: 1 disputed." in page
+        and "adamw (disputed)" not in page
+    )
     append_line(board / "verifications.jsonl", json.dumps({**row, "verdict": "same"}))
     publish.refresh(board)
     page = (board / "leaderboard.md").read_text()
-    assert "disputed" not in page and "Rerun: 1 same." in page and checked(capsys, board).code == 0
+    assert "disputed" not in page and "Rerun so far: 1 same." in page and checked(capsys, board).code == 0

@@ -249,8 +249,8 @@ def test_cells_that_are_on_their_way_are_no_gap_to_fill(tmp_path: Path, capsys: 
     write_cell(tmp_path, "b", study=1, status="pending")
     job(tmp_path, "1", grid=4, names=cells_of(tmp_path), composed=True, **this_process())
     said = scored(capsys, tmp_path)
-    assert said.lines[0] == "incomplete: of 4 cells 1 to come" and commands(said) == []
-    assert ends(said) == ["1 to come (digits · b · study 1 · trial 0)"]
+    assert said.lines[0] == "incomplete: of 4 cells 1 still to run" and commands(said) == []
+    assert ends(said) == ["1 still to run (digits · b · study 1 · trial 0)"]
 
 
 # -- the functions -----------------------------------------------------------------------------------

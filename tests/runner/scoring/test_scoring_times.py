@@ -121,7 +121,7 @@ def test_bad_tables_are_one_clear_line() -> None:
         study_times(table, "seconds")
     with pytest.raises(UserError, match="never negative"):
         study_times(table.assign(samples_to_target=-1.0))
-    with pytest.raises(UserError, match="no number"):
+    with pytest.raises(UserError, match="not a number"):
         study_times(table.assign(samples_to_target="soon"))
     with pytest.raises(UserError, match="called fastest"):
         study_times(table, pick="fastest")
