@@ -33,6 +33,11 @@ def expanded(path: str | Path) -> Path:
         return Path(path)
 
 
+def found(text: str) -> Path | None:
+    """The file that a config names, seen from the working directory or from the project, if there is one."""
+    return next((place for place in (expanded(text), ROOT / text) if place.is_file()), None)
+
+
 def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config whose folders are absolute, so that no later change of directory moves them.
 

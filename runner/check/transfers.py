@@ -69,7 +69,7 @@ class Transfers(TorchFunctionMode):
             return False
         if kwargs.get("device") is not None:
             return kwargs["device"] == "cpu"
-        parts = [*_tensors((*args, *kwargs.values()))]
+        parts = [*tensors_in((*args, *kwargs.values()))]
         return all(map(self._is_hosted, parts)) if parts else own
 
     def _copy(self, name: str, args: Any, kwargs: Mapping[str, Any], own: bool) -> str | None:
@@ -85,7 +85,7 @@ class Transfers(TorchFunctionMode):
         if name in BRINGING and own and not isinstance(args[-1], Tensor) and not hosted:
             there = name == "new_tensor" or kwargs.get("device") not in (None, "cpu")
             return f"{IN} by {name}()" if there else None
-        if name in INDEXING and not hosted and any(map(self._is_hosted, _tensors(args[1:2]))):
+        if name in INDEXING and not hosted and any(map(self._is_hosted, tensors_in(args[1:2]))):
             return f"{IN} of positions"
         return None
 
@@ -103,9 +103,10 @@ class Transfers(TorchFunctionMode):
         return own and device.type == "cpu" and id(device) not in self._devices
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """The tensors among values, and in lists and tuples among them."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+            yield from tensors_in(value)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from runner.base.errors import UserError, one_line
-from runner.base.paths import ROOT
+from runner.base.paths import found
 
 KEY = "search_space"
 OPEN = "hyperparameters"  # the mapping of an algorithm that takes whatever names it is given
@@ -53,7 +52,7 @@ def _without_spaces(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: str) -> Space:
-    path = next((path for path in (Path(file).expanduser(), ROOT / file) if path.is_file()), None)
+    path = found(file)
     if path is None:
         raise UserError(f"algorithm.search_space: no such file: {file}")
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.base.paths import CONF, ROOT
+from runner.base.paths import CONF
 
 ALIKE = ("groups", "surgery", "whole")  # folders that bear their part's name; the others have its plural
 PARTS = ("optimizer", "schedule", "loss", "objective", "reweighting", "sampler", "estimator", "transform",
@@ -26,29 +26,34 @@ class Layout:
     root: Path
     package: str | None = None
 
+    @property
+    def conf(self) -> str:
+        """The folder of YAMLs."""
+        return "conf" if self.package is None else f"{self.package}/conf"
+
     def algorithm(self, name: str, part: str) -> dict[str, tuple[str, str]]:
         """Path -> its template and the module that it speaks of."""
         group = "" if part == "whole" else f"{part}/"
         if self.package is None:
             folder = FOLDERS[part]
             code, module = f"algorithms/{folder}/{name}.py", f"algorithms.{folder}.{name}"
-            test, conf = f"tests/algorithms/{folder}/test_{name}.py", "conf"
+            test, template = f"tests/algorithms/{folder}/test_{name}.py", "test.py.txt"
         else:
             code, module = self._own(name)
-            test, conf = f"tests/test_{name}.py", f"{self.package}/conf"
+            test, template = f"tests/test_{name}.py", "test_own.py.txt"
         return {
             code: (f"{part}.py", module),
-            f"{conf}/algorithm/{group}{name}.yaml": (f"{part}.yaml", module),
-            test: ("test.py.txt" if self.package is None else "test_own.py.txt", module),
+            f"{self.conf}/algorithm/{group}{name}.yaml": (f"{part}.yaml", module),
+            test: (template, module),
         }
 
     def workload(self, name: str) -> dict[str, tuple[str, str]]:
         """Path -> its template and the module that it speaks of."""
         if self.package is None:
-            (code, module), conf = (f"workloads/{name}.py", f"workloads.{name}"), "conf"
+            code, module = f"workloads/{name}.py", f"workloads.{name}"
         else:
-            (code, module), conf = self._own(name), f"{self.package}/conf"
-        return {code: ("workload.py", module), f"{conf}/workload/{name}.yaml": ("workload.yaml", module)}
+            code, module = self._own(name)
+        return {code: ("workload.py", module), f"{self.conf}/workload/{name}.yaml": ("workload.yaml", module)}
 
     def marker(self) -> str | None:
         """The file that makes the package one, where it is still missing."""
@@ -59,13 +64,12 @@ class Layout:
     @property
     def config_dirs(self) -> list[str]:
         """The folders that a command has to be given to find the new YAML."""
-        return [] if self.package is None else [f"{self.package}/conf"]
+        return [] if self.package is None else [self.conf]
 
     def taken(self, kind: str, name: str) -> Iterator[Path]:
         """YAMLs of that name that there are already."""
-        own = [] if self.package is None else [self.root / self.package / "conf"]
-        homes = [self.root / "conf" if self.package is None and self.root != ROOT else CONF, *own]
-        for base in homes:
+        others = [] if self.package is None else [CONF]
+        for base in (*others, self.root / self.conf):
             yield from sorted((base / kind).glob(f"**/{name}.yaml"))
 
     def _own(self, name: str) -> tuple[str, str]:

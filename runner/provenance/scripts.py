@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from runner.base import paths
 from runner.base.paths import ROOT, is_ours
 
 SUFFIX = ".py"
@@ -33,9 +34,9 @@ def texts(tree: Any) -> Iterator[str]:
 
 
 def found(text: str) -> Path | None:
-    """The file of that name, seen from the working directory or from the project, if there is one."""
-    places = (Path(text).expanduser(), ROOT / text)
-    return next((place.resolve() for place in places if place.is_file()), None)
+    """The file of that name, as :func:`runner.base.paths.found` finds it, resolved."""
+    file = paths.found(text)
+    return None if file is None else file.resolve()
 
 
 def settled(tree: Any) -> Any:

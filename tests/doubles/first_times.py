@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.check.origin import frames, is_check, is_library, place
+from runner.check.transfers import tensors_in
 from runner.train.clock import CHARGED, Clock
 
 # Libraries choose, or try out, a kernel for the shapes at hand; every other kernel is one for all shapes.
@@ -69,17 +68,9 @@ class FirstTimes(TorchDispatchMode):
 
 
 def _key(func: Any, args: Any, kwargs: dict[str, Any]) -> Key:
-    name, tensors = func.overloadpacket.__name__, [*_tensors((*args, *kwargs.values()))]
+    name, tensors = func.overloadpacket.__name__, [*tensors_in((*args, *kwargs.values()))]
     types = tuple(dict.fromkeys(t.dtype for t in tensors))
     return Key(name, str(func), types, tuple(tuple(t.shape) for t in tensors if name in CHOSEN_BY_SHAPE))
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
 
 
 def _asked_from() -> str:

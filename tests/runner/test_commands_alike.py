@@ -14,17 +14,10 @@ import pytest
 
 from runner.ttt import COMMANDS
 from tests.conftest import ROOT
+from tests.doubles.interrupt import INTERRUPT
 
 TTT = "from runner.ttt import main; main()"
 MODULES = [*COMMANDS.values(), "runner.import_algoperf"]
-INTERRUPT = """
-import os, signal, sys
-class AtImport:
-    def find_spec(self, name, path=None, target=None):
-        if name == "{module}":
-            os.kill(os.getpid(), signal.SIGINT)
-sys.meta_path.insert(0, AtImport())
-"""
 BAD = {
     "runner": ["algorithm=lionn"],
     "runner.check": ["algorithm=lionn"], "runner.compare": ["nowhere", "a", "b"],

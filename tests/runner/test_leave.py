@@ -14,19 +14,12 @@ import pytest
 
 from runner.cells.cell import Cell
 from tests.conftest import ROOT
+from tests.doubles.interrupt import INTERRUPT
 
 FULL = Path("/dev/full")
 SHORT = ("workload=breast_cancer", "workload.budget_samples=2000", "workload.target=null", "log=none")
 READERS = [["runner.methods"], ["runner.status", "EXPERIMENT"], ["runner", "--cfg", "job"],
            ["runner.compare", "results/leaderboards/embedded-v1", "adamw", "lion"]]  # fmt: skip
-INTERRUPT = """
-import os, signal, sys
-class AtImport:
-    def find_spec(self, name, path=None, target=None):
-        if name == "{module}":
-            os.kill(os.getpid(), signal.SIGINT)
-sys.meta_path.insert(0, AtImport())
-"""
 
 
 @pytest.fixture(scope="module")

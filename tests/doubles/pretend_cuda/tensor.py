@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.check.syncs import INDEXING, waiting
+from runner.check.transfers import tensors_in
 from tests.doubles.pretend_cuda.log import note
 
 CUDA = torch.device("cuda", 0)
@@ -105,7 +106,7 @@ def is_cuda(device: Any) -> bool:
 
 def run(func: Any, args: Any, kwargs: Kwargs) -> Any:
     """Compute ``func`` on the CPU, and refuse what a device would."""
-    name, tensors = func.overloadpacket.__name__, [*_tensors((*args, *kwargs.values()))]
+    name, tensors = func.overloadpacket.__name__, [*tensors_in((*args, *kwargs.values()))]
     if torch.device("meta") in (kwargs.get("device"), *(t.device for t in tensors)):
         return func(*_mapped(_host, args), **_mapped(_host, kwargs))
     if name in COPIES:
@@ -234,14 +235,6 @@ def _on_cpu(kwargs: Kwargs) -> Kwargs:
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
 
 
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
